@@ -1,0 +1,87 @@
+/**
+ * Every operating error, once: its code, what it means, whose move it is and when trying again makes sense.
+ * Callers match on the code, never on the text. docs/reference/errors.md lists the same codes; a test compares the two.
+ * Not here: bugs (core/assert.ts) and expected outcomes, which are return values.
+ */
+
+type Retry = "never" | "now" | "later";
+type Move = "caller" | "operator" | "nobody";
+
+interface ErrorMeaning {
+  readonly meaning: string;
+  /** When the failed step may be tried again. */
+  readonly retry: Retry;
+  /** Who has to act before it can succeed. */
+  readonly move: Move;
+}
+
+/** The catalogue. A code is never reused for another meaning. */
+export const ERROR_CATALOGUE = {
+  E_CONFIG: { meaning: "The configuration has mistakes; every one is listed.", retry: "never", move: "operator" },
+  E_ROWS_UNAVAILABLE: { meaning: "The database cannot be reached or refused the session.", retry: "later", move: "nobody" },
+  E_ROWS_CONTENDED: { meaning: "The database ended a transaction to resolve a deadlock or a serialisation conflict.",
+    retry: "now", move: "nobody" },
+  E_ROWS_COMMIT_UNKNOWN: { meaning: "The connection broke during commit; the transaction may or may not be stored.",
+    retry: "now", move: "nobody" },
+  E_ROWS_UNIQUE: { meaning: "A row breaks a unique key of the database.", retry: "later", move: "nobody" },
+  E_ROWS_REFERENCE: { meaning: "A row breaks a foreign key of the database.", retry: "later", move: "nobody" },
+  E_ROWS_REFUSED: { meaning: "The database refuses a value: too long, wrong type, not representable, or not null.",
+    retry: "never", move: "operator" },
+  E_SCHEMA_UNKNOWN: { meaning: "The database carries a schema revision that the service file was not verified against.",
+    retry: "later", move: "operator" },
+  E_SCHEMA_MISMATCH: { meaning: "A table of the live database differs from its declaration in the service file.",
+    retry: "later", move: "operator" },
+  E_IMAGE_TOO_LARGE: { meaning: "The image of one aggregate is larger than the feed carries.", retry: "later", move: "operator" },
+  E_CHANGE_UNREADABLE: { meaning: "A message on the feed is not a change that this version can read.",
+    retry: "later", move: "operator" },
+  E_FEED_UNAVAILABLE: { meaning: "The stream server cannot be reached or does not answer.", retry: "later", move: "nobody" },
+  E_FEED_CONFLICT: { meaning: "Another publisher stored a newer image of the aggregate first.", retry: "now", move: "nobody" },
+  E_FEED_FULL: { meaning: "The stream has reached its size limit and refuses new aggregates.", retry: "later", move: "operator" },
+  E_FEED_MISCONFIGURED: { meaning: "The stream exists with settings that are not safe for state.", retry: "later", move: "operator" },
+  E_FEED_FORBIDDEN: { meaning: "The stream server refuses this user the operation.", retry: "later", move: "operator" },
+  E_INTENT_UNAVAILABLE: { meaning: "The intent journal cannot be written (disk full, read-only, gone).",
+    retry: "later", move: "operator" },
+  E_INTENT_DAMAGED: { meaning: "A record in the intent journal is damaged; its classes are scanned.", retry: "never", move: "nobody" },
+  E_UPSTREAM_REFUSED: { meaning: "The upstream refused the connection; the call was certainly not executed.",
+    retry: "later", move: "nobody" },
+  E_UPSTREAM_LOST: { meaning: "The connection to the upstream broke; a mutating call may have been executed.",
+    retry: "never", move: "caller" },
+  E_UPSTREAM_TIMEOUT: { meaning: "The upstream did not answer in time; a mutating call may have been executed.",
+    retry: "never", move: "caller" },
+  E_REQUEST_MALFORMED: { meaning: "The request is not valid HTTP or is framed ambiguously.", retry: "never", move: "caller" },
+  E_REQUEST_TOO_LARGE: { meaning: "The request head or a body that must be buffered exceeds its bound.", retry: "never", move: "caller" },
+  E_PARENT_MISSING: { meaning: "A change waits for a row it refers to.", retry: "later", move: "nobody" },
+  E_UNIQUE_BLOCKED: { meaning: "Another live aggregate holds a unique value that this change needs.", retry: "later", move: "operator" },
+  E_SITE_CONTENDED: { meaning: "Another sync daemon holds this site's applier lock.", retry: "later", move: "operator" },
+} as const satisfies Record<string, ErrorMeaning>;
+
+export type ErrorCode = keyof typeof ERROR_CATALOGUE;
+
+/** Values that may appear beside an error in a log line or a fault; never secrets (core/secret.ts). */
+export type Facts = Readonly<Record<string, string | number | boolean | null | undefined>>;
+
+/** Something outside this program went wrong. `facts` are for machines, `message` for people. */
+export class OperatingError extends Error {
+  override readonly name = "OperatingError";
+  readonly code: ErrorCode;
+  readonly facts: Facts;
+
+  constructor(code: ErrorCode, message: string, facts: Facts = {}, cause?: unknown) {
+    super(`${code}: ${message}`, cause === undefined ? undefined : { cause });
+    this.code = code;
+    this.facts = facts;
+  }
+
+  get retry(): Retry {
+    return ERROR_CATALOGUE[this.code].retry;
+  }
+
+  get move(): Move {
+    return ERROR_CATALOGUE[this.code].move;
+  }
+}
+
+/** True when `error` is an operating error with one of `codes` (any code when none is given). */
+export function isOperating(error: unknown, ...codes: readonly ErrorCode[]): error is OperatingError {
+  return error instanceof OperatingError && (codes.length === 0 || codes.includes(error.code));
+}
