@@ -4,7 +4,8 @@
  * other room works from it and none knows a service by name.
  *
  * Invariants, checked when a file is loaded: every table belongs to exactly one aggregate kind, or is local or left with
- * a reason; ownership forms trees; every name that is referred to exists; kinds can be ordered parents first.
+ * a reason; ownership forms trees; every name that is referred to exists; no route is said twice; kinds can be ordered
+ * parents first.
  * Not here: reading rows (rows/), matching requests (proxy/route.ts).
  */
 import { assert, present } from "../core/assert.ts";
@@ -25,6 +26,11 @@ export interface Reference {
   readonly hard: boolean;
   /** Values that refer to nothing (markers such as "<<null>>"). */
   readonly markers?: readonly string[];
+  /**
+   * Only rows whose columns have one of these values refer: a grant's actor is a user or a group as its type says. Ranks
+   * count a conditional reference like any other.
+   */
+  readonly when?: Readonly<Record<string, readonly (string | number | boolean | null)[]>>;
 }
 
 export interface TableDeclaration {
@@ -85,7 +91,6 @@ export type Source =
   | { readonly from: "path"; readonly name: string; readonly sha256?: boolean }
   | { readonly from: "answer" | "request"; readonly path: string; readonly sha256?: boolean }
   | { readonly from: "form"; readonly name: string }
-  | { readonly from: "header"; readonly name: string }
   | { readonly from: "text"; readonly value: string };
 
 export const path = (name: string): Source => ({ from: "path", name });
@@ -110,13 +115,24 @@ export type Touch =
   /** New rows of a log. */
   | { readonly touch: "log"; readonly kind: string }
   /** Compare the whole kind with the stream: for cascades that no predicate names. */
-  | { readonly touch: "scan"; readonly kind: string };
+  | { readonly touch: "scan"; readonly kind: string; readonly onlyIf?: RowPredicate };
+
+/** True when `table` has a row whose columns equal the values. A source is text and is compared as the column's type. */
+export interface RowPredicate {
+  readonly table: string;
+  readonly where: Readonly<Record<string, Source>>;
+}
 
 export const one = (kind: string, key: Readonly<Record<string, Source>>): Touch => ({ touch: "one", kind, key });
 export const every = (kind: string, where: Readonly<Record<string, Source>>, table?: string): Touch =>
   ({ touch: "every", kind, table, where });
 export const logOf = (kind: string): Touch => ({ touch: "log", kind });
-export const scan = (kind: string): Touch => ({ touch: "scan", kind });
+/**
+ * Compares the kind. `onlyIf` is asked of the database before the call is forwarded: without such a row nothing is compared.
+ * Ignoring it is safe and costs work; so is comparing when the question could not be asked.
+ */
+export const scan = (kind: string, onlyIf?: RowPredicate): Touch =>
+  onlyIf === undefined ? { touch: "scan", kind } : { touch: "scan", kind, onlyIf };
 
 export type Method = "GET" | "POST" | "PUT" | "PATCH" | "DELETE";
 
@@ -164,6 +180,10 @@ export interface PathRules {
   readonly leadingSlashes: boolean;
   /** Several slashes anywhere count as one. */
   readonly innerSlashes: boolean;
+  /** "/./" and "/../", written plainly, are resolved before anything is decoded (web servers do, applications seldom). */
+  readonly dotSegments?: boolean;
+  /** "%2F" is a slash: the path is decoded before it is split. */
+  readonly encodedSlashes?: boolean;
 }
 
 export interface Service extends Omit<ServiceDeclaration, "tables" | "kinds"> {
@@ -174,12 +194,26 @@ export interface Service extends Omit<ServiceDeclaration, "tables" | "kinds"> {
   readonly kindOfTable: ReadonlyMap<string, Kind>;
 }
 
-function tableOf(name: string, declared: TableDeclaration): Table {
+/** A table on its own: how Holdfast declares the tables it keeps for itself. */
+export function declareTable(name: string, declared: TableDeclaration): Table {
   const columns = Object.keys(declared.columns);
   const local = declared.local ?? {};
+  const references = declared.references ?? [];
+  const counted = declared.counted === undefined ? [] : [declared.counted];
   const named = [...declared.key, ...(declared.unique ?? []).flat(), ...Object.keys(local), ...(declared.secret ?? []),
-    ...(declared.references ?? []).flatMap((reference) => reference.columns)];
+    ...counted, ...references.flatMap((reference) => [...reference.columns, ...Object.keys(reference.when ?? {})])];
   for (const column of named) assert(columns.includes(column), `${name}.${column} is not a declared column`);
+  assert(declared.key.length > 0, `table ${name} has no key`);
+  for (const [column, value] of Object.entries(local)) {
+    assert(!declared.key.includes(column), `${name}.${column} is part of the key and cannot be local`);
+    assert(value !== null || declared.columns[column]?.endsWith("?"),
+      `${name}.${column} may not be NULL: a new row needs a value`);
+  }
+  for (const column of counted) assert(declared.columns[column] === "integer", `${name}.${column} is counted and not an integer`);
+  for (const { columns: from, to, table } of references) {
+    assert(from.length > 0 && from.length === to.length,
+      `${name} refers to ${table} with ${from.length} columns for ${to.length}`);
+  }
   return { name, key: declared.key, columns: declared.columns, unique: declared.unique ?? [],
     references: declared.references ?? [], local, secret: declared.secret ?? [], counted: declared.counted,
     sent: columns.filter((column) => !(column in local)) };
@@ -212,26 +246,75 @@ function rankedKinds(parentsOf: ReadonlyMap<string, ReadonlySet<string>>): reado
   return ranked;
 }
 
-function checkTouches(declaration: ServiceDeclaration): void {
-  for (const capture of declaration.captures) {
-    for (const touch of capture.touches) {
-      const kind = present(declaration.kinds[touch.kind], `${capture.on}: no kind ${touch.kind}`);
-      if (touch.touch === "one") {
-        const key = kind.key ?? present(declaration.tables[kind.root], kind.root).key;
-        assert(key.every((column) => column in touch.key), `${capture.on}: ${touch.kind} is named by ${key.join(", ")}`);
+/** Ownership, keys, exceptions and logs name columns that exist. */
+function checkKinds(declaration: ServiceDeclaration): void {
+  const has = (table: string, column: string, who: string): void =>
+    assert(column in present(declaration.tables[table], `${who}: table ${table} is not declared`).columns,
+      `${who}: ${table} has no column ${column}`);
+  for (const [name, kind] of Object.entries(declaration.kinds)) {
+    const who = `kind ${name}`;
+    const key = kind.key ?? present(declaration.tables[kind.root], `${who}: table ${kind.root} is not declared`).key;
+    for (const column of key) has(kind.root, column, who);
+    for (const owned of kind.owns ?? []) {
+      for (const [child, parent] of Object.entries(owned.by)) {
+        has(owned.table, child, who);
+        has(owned.of ?? kind.root, parent, who);
       }
-      if (touch.touch === "every") {
-        const table = present(declaration.tables[touch.table ?? kind.root], `${capture.on}: no table ${touch.table}`);
-        for (const column of Object.keys(touch.where)) assert(column in table.columns, `${capture.on}: no column ${column}`);
-      }
-      if (touch.touch === "log") assert(kind.log !== undefined, `${capture.on}: ${touch.kind} is not a log`);
     }
+    for (const except of kind.except ?? []) {
+      for (const column of Object.keys(except.key)) assert(key.includes(column), `${who} is not named by ${column}`);
+    }
+    if (kind.log !== undefined) has(kind.root, kind.log.rising, who);
+  }
+  for (const [name, table] of Object.entries(declaration.tables)) {
+    for (const reference of table.references ?? []) {
+      for (const column of reference.to) has(reference.table, column, `reference of ${name}`);
+    }
+  }
+}
+
+const ROUTE = /^(?:GET|POST|PUT|PATCH|DELETE) (?:\/(?:[^/{}\s]+|\{\w+\}))+$/;
+
+/** Every route is written well and said once. */
+function checkRoutes(declaration: ServiceDeclaration): void {
+  const said = new Set<string>();
+  for (const { on } of [...declaration.captures, ...declaration.leaves]) {
+    assert(ROUTE.test(on), `${on} is not a route`);
+    assert(!said.has(on), `${on} is said twice`);
+    said.add(on);
+  }
+}
+
+function checkTouch(declaration: ServiceDeclaration, on: string, touch: Touch): void {
+  const kind = present(declaration.kinds[touch.kind], `${on}: no kind ${touch.kind}`);
+  const readable = (sources: Readonly<Record<string, Source>>, tableName: string): void => {
+    const table = present(declaration.tables[tableName], `${on}: no table ${tableName}`);
+    for (const [column, source] of Object.entries(sources)) {
+      assert(column in table.columns, `${on}: ${tableName} has no column ${column}`);
+      assert(source.from !== "path" || on.includes(`{${source.name}}`), `${on}: a source names no part of the path`);
+    }
+  };
+  switch (touch.touch) {
+    case "one": {
+      const key = kind.key ?? present(declaration.tables[kind.root], kind.root).key;
+      assert(key.every((column) => column in touch.key), `${on}: ${touch.kind} is named by ${key.join(", ")}`);
+      return readable(touch.key, kind.root);
+    }
+    case "every": {
+      const table = touch.table ?? kind.root;
+      assert(tablesOfKind(touch.kind, kind).includes(table), `${on}: table ${table} does not belong to ${touch.kind}`);
+      return readable(touch.where, table);
+    }
+    case "log":
+      return assert(kind.log !== undefined, `${on}: ${touch.kind} is not a log`);
+    case "scan":
+      if (touch.onlyIf !== undefined) readable(touch.onlyIf.where, touch.onlyIf.table);
   }
 }
 
 /** Checks a service file and gives it the derived parts. Throws AssertionError naming the first mistake: it is a bug. */
 export function defineService(declaration: ServiceDeclaration): Service {
-  const tables = new Map(Object.entries(declaration.tables).map(([name, table]) => [name, tableOf(name, table)]));
+  const tables = new Map(Object.entries(declaration.tables).map(([name, table]) => [name, declareTable(name, table)]));
   const ownerOf = new Map<string, string>();
   const tablesByKind = new Map<string, readonly string[]>();
   for (const [name, kind] of Object.entries(declaration.kinds)) {
@@ -251,7 +334,9 @@ export function defineService(declaration: ServiceDeclaration): Service {
       .map((reference) => present(ownerOf.get(reference.table), `${name} refers to undeclared table ${reference.table}`));
     parentsOf.set(name, new Set(parents));
   }
-  checkTouches(declaration);
+  checkKinds(declaration);
+  checkRoutes(declaration);
+  for (const { on, touches } of declaration.captures) for (const touch of touches) checkTouch(declaration, on, touch);
   const kinds = new Map<string, Kind>();
   for (const [rank, name] of rankedKinds(parentsOf).entries()) {
     const kind = present(declaration.kinds[name], name);

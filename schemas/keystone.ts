@@ -1,0 +1,106 @@
+/**
+ * Keystone (identity), release Zed: which rows travel, how they group into aggregates, what stays at each site.
+ * Tables are in keystone-tables.ts, calls in keystone-calls.ts; docs/reference/keystone.md is generated from all three.
+ *
+ * An aggregate is what one person changes at a time and stays bounded: a user without its grants and memberships, a project
+ * without what points at it. Ids and the database's own counters are copied as they are, so a token issued at one site means
+ * the same rows at another; a site counts its own rows from SITE_COUNTER_FIRST.
+ *
+ * Invariants: each of the 48 tables of the live schema belongs to one kind or is local with a reason; routes likewise.
+ * Does not cover: LDAP directories themselves, and rows that no call names (keystone-manage, LDAP sign-ins): the auditor does.
+ */
+import { defineService, type KindDeclaration, type Service } from "./define.ts";
+import { KEYSTONE_CAPTURES, KEYSTONE_LEAVES } from "./keystone-calls.ts";
+import { KEYSTONE_TABLES, ROOT_DOMAIN } from "./keystone-tables.ts";
+
+/** A kind of one table, named by its primary key. */
+const alone = (root: string): KindDeclaration => ({ root });
+
+const KINDS: Readonly<Record<string, KindDeclaration>> = {
+  project: {
+    root: "project",
+    owns: [{ table: "project_tag", by: { project_id: "id" } }, { table: "project_option", by: { project_id: "id" } }],
+    except: [{ key: { id: ROOT_DOMAIN }, because: "the migrations make it in every Keystone database and no call changes it" }],
+  },
+  whitelisted_config: alone("whitelisted_config"),
+  sensitive_config: alone("sensitive_config"),
+  role: { root: "role", owns: [{ table: "role_option", by: { role_id: "id" } }] },
+  implied_role: alone("implied_role"),
+  assignment: alone("assignment"),
+  system_assignment: alone("system_assignment"),
+  identity_provider: { root: "identity_provider", owns: [{ table: "idp_remote_ids", by: { idp_id: "id" } }] },
+  mapping: alone("mapping"),
+  federation_protocol: alone("federation_protocol"),
+  service_provider: alone("service_provider"),
+  user: {
+    root: "user",
+    owns: [
+      { table: "local_user", by: { user_id: "id" } },
+      { table: "password", of: "local_user", by: { local_user_id: "id" } },
+      { table: "user_option", by: { user_id: "id" } },
+      { table: "nonlocal_user", by: { user_id: "id" } },
+      { table: "federated_user", by: { user_id: "id" } },
+    ],
+  },
+  id_mapping: alone("id_mapping"),
+  group: alone("group"),
+  user_group_membership: alone("user_group_membership"),
+  expiring_user_group_membership: alone("expiring_user_group_membership"),
+  trust: { root: "trust", owns: [{ table: "trust_role", by: { trust_id: "id" } }] },
+  access_rule: { root: "access_rule", key: ["external_id"] },
+  application_credential: {
+    root: "application_credential", key: ["id"],
+    owns: [
+      { table: "application_credential_role", by: { application_credential_id: "internal_id" } },
+      { table: "application_credential_access_rule", by: { application_credential_id: "internal_id" } },
+    ],
+  },
+  credential: alone("credential"),
+  consumer: alone("consumer"),
+  access_token: alone("access_token"),
+  region: alone("region"),
+  service: alone("service"),
+  endpoint: alone("endpoint"),
+  endpoint_group: alone("endpoint_group"),
+  project_endpoint: alone("project_endpoint"),
+  project_endpoint_group: alone("project_endpoint_group"),
+  policy: alone("policy"),
+  policy_association: alone("policy_association"),
+  registered_limit: { root: "registered_limit", key: ["id"] },
+  limit: { root: "limit", key: ["id"] },
+  // Every new event also deletes those older than a token can live, at each site by itself.
+  revocation_event: { root: "revocation_event", log: { rising: "id" } },
+};
+
+/** Keystone Zed. */
+export const keystone: Service = defineService({
+  name: "keystone",
+  catalogType: "identity",
+  // Two heads: the expand branch and the contract branch of the migrations.
+  migrations: { table: "alembic_version", column: "version_num", verified: ["29e87d24a316", "e25ffa003242"] },
+  tables: KEYSTONE_TABLES,
+  kinds: KINDS,
+  local: {
+    config_register: "a lock that says which process of this deployment reads the domain configuration from the database",
+    request_token: "half of an OAuth handshake that lasts hours and ends where it began; its result, the access token, travels",
+    token: "nothing has written it since tokens carry their own content",
+  },
+  captures: KEYSTONE_CAPTURES,
+  leaves: KEYSTONE_LEAVES,
+  // Measured: "/v3/users/", "//v3/users", "/v3/%75sers", "/v3/users%2F", "/v3%2Fusers" and "/x/../v3/users" all make a user;
+  // "/v3//users" is redirected with 308, "/identity/v3/users" and "/v3/%2e/users" are not found. Dots are resolved by uWSGI.
+  paths: {
+    mounts: [], trailingSlashes: true, leadingSlashes: true, innerSlashes: false, dotSegments: true, encodedSlashes: true,
+  },
+  // Keystone keeps a random id of each cache region under SHA-1("<<<region>>>:" + name); without it every entry is unreachable.
+  cacheRegions: {
+    "shared default": "2a4b007dd5619393e567dc0c8bc36c2996d52dd7",
+    "computed assignments": "5a1551330578815cc8a0b4c07329ef47276e9db0",
+    "computed catalog region": "36a0dc4b31dc35fca53a8c0ef0a5776215c8d145",
+    "tokens": "2d6cad476fdd468cd5142307ac89a6534277951e",
+    "revoke": "a619987c7b96fd5f3d7c9f80cf5585ac1a22f8ec",
+    "id mapping": "aa83dd6e4c01fa81596d94f21b73f6f8b786529b",
+    "receipts": "99378388c776e02cd2568956b1e531c3455e7eb5",
+  },
+  errorShape: "keystone",
+});
