@@ -24,6 +24,11 @@ export interface Lifecycle {
   notReady(): Readonly<Record<string, string>>;
 }
 
+/** A whole process, started. `stop` drains it and releases everything; calling it again waits for the same stop. */
+export interface RunningProcess {
+  stop(): Promise<void>;
+}
+
 /** Starts `parts` in order and stops the started ones in reverse. A failing stop is logged; the others still stop. */
 export function lifecycleOf(parts: readonly Part[], log: Log): Lifecycle {
   const started: Part[] = [];
