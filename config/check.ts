@@ -5,7 +5,7 @@
  * Invariants: nothing stops at the first mistake; a value is taken from the environment before the document before the
  * default; a name that no option has is a mistake with the nearest known name; no mistake shows a password.
  */
-import { Secret } from "../core/secret.ts";
+import type { Secret } from "../core/secret.ts";
 import { environmentName, type AnySection, type Node, type Option, type SecretOption } from "./declare.ts";
 
 /** Where a password is. */
