@@ -1,0 +1,292 @@
+/**
+ * A stream in memory: what the server is to feed/memory.ts. It decides as nats-server does, and misbehaves as nats-server was
+ * seen to, when asked to.
+ *
+ * Invariants: every method is one step without awaits; one message is kept per subject; time comes from the given clock only.
+ * `faults` are named after what an observer would say happened.
+ * Not here: connections, permissions, sizes of anything but the stream.
+ */
+import type { Clock } from "../core/clock.ts";
+import { OperatingError } from "../core/errors.ts";
+import { unavailable } from "./answers.ts";
+import type { FeedMessage, Publication, Published, StreamState } from "./feed.ts";
+import { DUPLICATE_WINDOW_MS } from "./settings.ts";
+import { streamOf } from "./subjects.ts";
+
+const SIZE_BYTES_MAX = 8 * 1024 ** 3;
+/** A server counts more than the payload; this stands for subject, headers and its own frame. */
+const MESSAGE_OVERHEAD_BYTES = 100;
+/** Superseded messages are swept out of the order once they outnumber the kept ones by this factor. */
+const SWEEP_FACTOR = 2;
+const SWEEP_LEAST = 64;
+
+export interface MemoryStreamOptions {
+  readonly sizeBytesMax?: number;
+  /** What a reader that starts beyond the end gets: servers up to 2.10 give it the next message, newer ones let it wait. */
+  readonly startBeyondEnd?: "clip" | "wait";
+}
+
+interface Kept {
+  readonly message: FeedMessage;
+  /** The message that this one replaced, which a damaged server may show again. */
+  readonly replaced: FeedMessage | undefined;
+  gone: boolean;
+}
+
+/** What the reader of a stream needs; feed/memory-reading.ts. */
+export interface Readable {
+  /** Kept messages above `after` that `filter` covers, oldest first. */
+  above(after: number, filter: string): Iterable<FeedMessage>;
+  lastSequence(): number;
+  /** Tells `listener` of every change, and of what ends a reading, until the returned function is called. */
+  listen(listener: Listener): () => void;
+  readonly startBeyondEnd: "clip" | "wait";
+  readonly repeatsDeliveries: boolean;
+}
+
+export interface Listener {
+  changed(): void;
+  broken(error: OperatingError): void;
+}
+
+/** True when `filter` (literal, or ending in ">", with "*" for one token) covers `subject`. */
+export function covers(filter: string, subject: string): boolean {
+  const wanted = filter.split(".");
+  const tokens = subject.split(".");
+  for (const [place, token] of wanted.entries()) {
+    if (token === ">") return tokens.length > place;
+    if (token !== "*" && token !== tokens[place]) return false;
+  }
+  return tokens.length === wanted.length;
+}
+
+export class MemoryStream implements Readable {
+  readonly name: string;
+  readonly startBeyondEnd: "clip" | "wait";
+  readonly sizeBytesMax: number;
+  readonly #clock: Clock;
+  readonly #listeners = new Set<Listener>();
+  readonly #acknowledged = new Map<string, { readonly sequence: number; readonly atMs: number }>();
+  readonly #newest = new Map<string, Kept>();
+  /** Older messages that are back in the order without the index of newest ones knowing. */
+  readonly #revived = new Map<string, Kept>();
+  #order: Kept[] = [];
+  #goneInOrder = 0;
+  #last = 0;
+  #sizeBytes = 0;
+  #creations = 0;
+  #created: string | undefined;
+  #refusesNewSubjects = false;
+  #repeats = false;
+  #acksToLose: ("stored" | "not stored")[] = [];
+  #unnamedConflicts = 0;
+
+  constructor(service: string, clock: Clock, options: MemoryStreamOptions = {}) {
+    this.name = streamOf(service);
+    this.#clock = clock;
+    this.sizeBytesMax = options.sizeBytesMax ?? SIZE_BYTES_MAX;
+    this.startBeyondEnd = options.startBeyondEnd ?? "clip";
+  }
+
+  /** What real servers were seen doing, at the caller's wish. */
+  readonly faults = {
+    /** The next publish gets no answer, whether or not it was stored. Calls add up. */
+    loseAck: (fate: "stored" | "not stored"): void => void this.#acksToLose.push(fate),
+    /** The next publish is refused as a conflict by a server that names no sequence (10164). */
+    conflictWithoutSequence: (times = 1): void => void (this.#unnamedConflicts += times),
+    /** Readers get every batch twice while this is on. */
+    repeatDeliveries: (on: boolean): void => void (this.#repeats = on),
+    /** New subjects are refused as they are by a full stream. */
+    refuseNewSubjects: (on: boolean): void => void (this.#refusesNewSubjects = on),
+    /** Power loss: the newest `count` sequences are forgotten and used again; what they replaced is back. */
+    dropTail: (count: number): void => this.#dropTail(count),
+    /** kill -9 of an old server: readers see the subject's older image, Direct Get sees none, the last sequence is intact. */
+    reviveOlder: (subject: string): boolean => this.#reviveOlder(subject),
+    /** Somebody deleted the stream and made it again. */
+    recreate: (): void => this.#recreate(),
+    /** The server restarts: every reading ends, nothing is lost. */
+    restart: (): void => this.#breakReaders("the connection was lost"),
+    /** Somebody purges everything at and below `sequence` of one subject. */
+    purge: (subject: string, sequence: number): void => this.#purge(subject, sequence),
+  };
+
+  get repeatsDeliveries(): boolean {
+    return this.#repeats;
+  }
+
+  /** Creates the stream if it is missing. */
+  ensure(): StreamState {
+    this.#created ??= this.#creationTime();
+    return this.state();
+  }
+
+  /** @throws E_FEED_UNAVAILABLE when there is no stream. */
+  state(): StreamState {
+    if (this.#created === undefined) throw unavailable(`stream ${this.name} does not exist`);
+    const first = this.#order.find((kept) => !kept.gone)?.message.sequence ?? this.#last + 1;
+    return { created: this.#created, firstSequence: first, lastSequence: this.#last, sizeBytes: this.#sizeBytes,
+      sizeBytesMax: this.sizeBytesMax, messages: this.#order.length - this.#goneInOrder };
+  }
+
+  /** Stores one message, in the server's own order of checks: the same id first, then the expectation, then the space. */
+  publish(publication: Publication): Published {
+    this.state();
+    const fate = this.#acksToLose.shift();
+    if (fate === "not stored") throw unavailable("publishing: no answer in time");
+    const outcome = this.#decide(publication);
+    if (fate === "stored") throw unavailable("publishing: no answer in time");
+    return outcome;
+  }
+
+  last(subject: string): FeedMessage | undefined {
+    if (!subject.endsWith(">")) return this.#newest.get(subject)?.message;
+    return this.#order.findLast((kept) => !kept.gone && covers(subject, kept.message.subject))?.message;
+  }
+
+  lastSequence(): number {
+    return this.#last;
+  }
+
+  *above(after: number, filter: string): Iterable<FeedMessage> {
+    for (let place = this.#placeAfter(after); place < this.#order.length; place += 1) {
+      const kept = this.#order[place];
+      if (kept !== undefined && !kept.gone && covers(filter, kept.message.subject)) yield kept.message;
+    }
+  }
+
+  listen(listener: Listener): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  #decide({ subject, headers, payload, expected, id }: Publication): Published {
+    this.#forgetOldIds();
+    const same = this.#acknowledged.get(id);
+    if (same !== undefined) return { stored: true, sequence: same.sequence };
+    if (this.#unnamedConflicts > 0) {
+      this.#unnamedConflicts -= 1;
+      return { stored: false, last: undefined };
+    }
+    const held = this.#newest.get(subject);
+    const last = held?.message.sequence ?? 0;
+    if (last !== expected) return { stored: false, last };
+    const full = this.#refusesNewSubjects || this.#sizeBytes + sizeOf(subject, payload) > this.sizeBytesMax;
+    if (held === undefined && full) throw new OperatingError("E_FEED_FULL", "maximum bytes exceeded", { subject });
+    this.#last += 1;
+    this.#acknowledged.set(id, { sequence: this.#last, atMs: this.#clock.nowMs() });
+    this.#store({ subject, sequence: this.#last, headers: { ...headers }, payload: Uint8Array.from(payload) });
+    this.#tell((listener) => listener.changed());
+    return { stored: true, sequence: this.#last };
+  }
+
+  #store(message: FeedMessage): void {
+    const held = this.#newest.get(message.subject) ?? this.#revived.get(message.subject);
+    if (held !== undefined) this.#remove(held);
+    const kept: Kept = { message, replaced: held?.message, gone: false };
+    this.#newest.set(message.subject, kept);
+    this.#order.push(kept);
+    this.#sizeBytes += sizeOf(message.subject, message.payload);
+    this.#sweep();
+  }
+
+  #remove(kept: Kept): void {
+    if (kept.gone) return;
+    kept.gone = true;
+    this.#goneInOrder += 1;
+    this.#sizeBytes -= sizeOf(kept.message.subject, kept.message.payload);
+    for (const index of [this.#newest, this.#revived]) {
+      if (index.get(kept.message.subject) === kept) index.delete(kept.message.subject);
+    }
+  }
+
+  /** Puts a message that was replaced back at its old sequence; the index of newest messages learns of it only if `indexed`. */
+  #putBack(message: FeedMessage, indexed: boolean): void {
+    const kept: Kept = { message, replaced: undefined, gone: false };
+    this.#order.splice(this.#placeAfter(message.sequence), 0, kept);
+    this.#sizeBytes += sizeOf(message.subject, message.payload);
+    (indexed ? this.#newest : this.#revived).set(message.subject, kept);
+  }
+
+  #dropTail(count: number): void {
+    const lastBefore = this.#last;
+    this.#last = Math.max(0, this.#last - count);
+    for (const kept of this.#order.filter((one) => !one.gone && one.message.sequence > this.#last)) {
+      this.#remove(kept);
+      if (kept.replaced !== undefined && kept.replaced.sequence <= this.#last) this.#putBack(kept.replaced, true);
+    }
+    this.#order = this.#order.filter((kept) => !kept.gone);
+    this.#goneInOrder = 0;
+    for (const [id, { sequence }] of this.#acknowledged) if (sequence > this.#last) this.#acknowledged.delete(id);
+    if (lastBefore !== this.#last) this.#breakReaders("the connection was lost");
+  }
+
+  #reviveOlder(subject: string): boolean {
+    const held = this.#newest.get(subject);
+    if (held?.replaced === undefined) return false;
+    this.#remove(held);
+    this.#putBack(held.replaced, false);
+    this.#breakReaders("the connection was lost");
+    return true;
+  }
+
+  #recreate(): void {
+    this.#order = [];
+    this.#goneInOrder = 0;
+    this.#newest.clear();
+    this.#revived.clear();
+    this.#acknowledged.clear();
+    this.#last = 0;
+    this.#sizeBytes = 0;
+    this.#created = this.#creationTime();
+    this.#breakReaders("the server ended the reading: 409 Consumer Deleted");
+  }
+
+  #purge(subject: string, sequence: number): void {
+    for (const kept of this.#order) {
+      if (kept.message.subject === subject && kept.message.sequence <= sequence) this.#remove(kept);
+    }
+    this.#tell((listener) => listener.changed());
+  }
+
+  #creationTime(): string {
+    this.#creations += 1;
+    return `creation ${this.#creations} at ${this.#clock.nowMs()}`;
+  }
+
+  #forgetOldIds(): void {
+    const oldestMs = this.#clock.nowMs() - DUPLICATE_WINDOW_MS;
+    for (const [id, { atMs }] of this.#acknowledged) {
+      if (atMs >= oldestMs) return;
+      this.#acknowledged.delete(id);
+    }
+  }
+
+  /** Index of the first message in order with a sequence above `after`. */
+  #placeAfter(after: number): number {
+    let [low, high] = [0, this.#order.length];
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if ((this.#order[middle]?.message.sequence ?? Infinity) <= after) low = middle + 1;
+      else high = middle;
+    }
+    return low;
+  }
+
+  #sweep(): void {
+    if (this.#goneInOrder < SWEEP_LEAST || this.#goneInOrder < SWEEP_FACTOR * this.#newest.size) return;
+    this.#order = this.#order.filter((kept) => !kept.gone);
+    this.#goneInOrder = 0;
+  }
+
+  #breakReaders(reason: string): void {
+    this.#tell((listener) => listener.broken(unavailable(reason)));
+  }
+
+  #tell(say: (listener: Listener) => void): void {
+    for (const listener of [...this.#listeners]) say(listener);
+  }
+}
+
+function sizeOf(subject: string, payload: Uint8Array): number {
+  return subject.length + payload.byteLength + MESSAGE_OVERHEAD_BYTES;
+}
