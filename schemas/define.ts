@@ -134,7 +134,7 @@ export const logOf = (kind: string): Touch => ({ touch: "log", kind });
 export const scan = (kind: string, onlyIf?: RowPredicate): Touch =>
   onlyIf === undefined ? { touch: "scan", kind } : { touch: "scan", kind, onlyIf };
 
-export type Method = "GET" | "POST" | "PUT" | "PATCH" | "DELETE";
+export type Method = "GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE";
 
 /** A route whose calls may change rows: "DELETE /v3/users/{user_id}". */
 export interface Capture {
@@ -273,7 +273,7 @@ function checkKinds(declaration: ServiceDeclaration): void {
   }
 }
 
-const ROUTE = /^(?:GET|POST|PUT|PATCH|DELETE) (?:\/(?:[^/{}\s]+|\{\w+\}))+$/;
+const ROUTE = /^(?:GET|HEAD|POST|PUT|PATCH|DELETE) (?:\/(?:[^/{}\s]+|\{\w+\}))+$/;
 
 /** Every route is written well and said once. */
 function checkRoutes(declaration: ServiceDeclaration): void {

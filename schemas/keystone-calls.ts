@@ -1,7 +1,7 @@
 /**
  * Calls of Keystone's API that change rows, and the aggregates each may change; mutating routes that change none, with the
  * reason. Routes are those of the running service's URL map; what they write was seen in the database before and after each
- * call, on PostgreSQL and MariaDB.
+ * call, on PostgreSQL and MariaDB alike. A 409 for a user, a 400 for an endpoint may leave rows behind: see writesOnFailure.
  *
  * Invariants: every mutating route of tests/contract/services/keystone-routes.json is captured or left, and nothing else is.
  * A deletion names what Keystone deletes with it by the columns that tie it, because nothing is left to ask afterwards.
@@ -201,8 +201,8 @@ const CATALOGUE_CALLS: readonly Capture[] = [
   ...link("/v3/OS-EP-FILTER/projects/{project_id}/endpoints/{endpoint_id}",
     [one("project_endpoint", { endpoint_id: path("endpoint_id"), project_id: path("project_id") })]),
   // Reading the list drops associations with endpoints that are gone.
-  capture("GET /v3/OS-EP-FILTER/projects/{project_id}/endpoints",
-    [every("project_endpoint", { project_id: path("project_id") })]),
+  ...(["GET", "HEAD"] as const).map((method) => capture(`${method} /v3/OS-EP-FILTER/projects/{project_id}/endpoints`,
+    [every("project_endpoint", { project_id: path("project_id") })])),
   ...resource("/v3/OS-EP-FILTER/endpoint_groups", "endpoint_group", "endpoint_group_id", "endpoint_group",
     [every("project_endpoint_group", { endpoint_group_id: path("endpoint_group_id") })]),
   ...link("/v3/OS-EP-FILTER/endpoint_groups/{endpoint_group_id}/projects/{project_id}",
@@ -235,8 +235,8 @@ const SIGNED_IN: readonly Touch[] = [
   every("project", { domain_id: answer("$.token.user.domain.id") }),
 ];
 
-/** The same sign-in for a browser: the answer is a page that names nobody. */
-const SIGNED_IN_BY_PAGE: readonly Touch[] =
+/** The same sign-in where the answer names nobody: a page for a browser, or a HEAD, which Keystone carries out like a GET. */
+const SIGNED_IN_UNNAMED: readonly Touch[] =
   ["user", "expiring_user_group_membership", "assignment", "project"].map((kind) => scan(kind));
 
 const PROTOCOL = "/v3/OS-FEDERATION/identity_providers/{idp_id}/protocols/{protocol_id}";
@@ -246,10 +246,9 @@ const WEBSSO = ["/v3/auth/OS-FEDERATION/websso/{protocol_id}",
 const PROTOCOL_ITSELF = one("federation_protocol", { id: path("protocol_id"), idp_id: path("idp_id") });
 
 const FEDERATION_CALLS: readonly Capture[] = [
-  // Without a domain_id a domain named like the provider is made; a refused provider (409) takes it away again and says so
-  // in the revocations.
-  capture("PUT /v3/OS-FEDERATION/identity_providers/{idp_id}",
-    [one("identity_provider", { id: path("idp_id") }), every("project", { name: path("idp_id") }), REVOKED], [409]),
+  // Without a domain_id a domain is made; a refused provider (409) takes it away again and says so in the revocations.
+  capture("PUT /v3/OS-FEDERATION/identity_providers/{idp_id}", [one("identity_provider", { id: path("idp_id") }),
+    one("project", { id: answer("$.identity_provider.domain_id") }), REVOKED], [409]),
   capture("PATCH /v3/OS-FEDERATION/identity_providers/{idp_id}", [one("identity_provider", { id: path("idp_id") })]),
   // The domain, the shadow users and their grants stay; the users lose the identity.
   capture("DELETE /v3/OS-FEDERATION/identity_providers/{idp_id}", [
@@ -265,7 +264,8 @@ const FEDERATION_CALLS: readonly Capture[] = [
   ...chosen("/v3/OS-FEDERATION/service_providers", "service_provider", "sp_id"),
   capture(`GET ${PROTOCOL}/auth`, SIGNED_IN),
   capture(`POST ${PROTOCOL}/auth`, SIGNED_IN),
-  ...WEBSSO.flatMap((on) => [capture(`GET ${on}`, SIGNED_IN_BY_PAGE), capture(`POST ${on}`, SIGNED_IN_BY_PAGE)]),
+  capture(`HEAD ${PROTOCOL}/auth`, SIGNED_IN_UNNAMED),
+  ...WEBSSO.flatMap((on) => (["GET", "HEAD", "POST"] as const).map((method) => capture(`${method} ${on}`, SIGNED_IN_UNNAMED))),
 ];
 
 // ---- Tokens
@@ -286,7 +286,7 @@ const leave = (because: string, ...routes: readonly Route[]): readonly Leave[] =
 
 const OAUTH_HANDSHAKE = "request tokens live for hours, belong to one handshake and stay where it began";
 const ISSUES_ONLY = "checks what it is given and answers; no row changes";
-const NO_HANDLER = "the URL map accepts the method, but no handler takes it with this path: refused with 400 or 405";
+const NO_HANDLER = "the URL map accepts the method, but no handler takes it here: answered 405, or not at all; no row changes";
 
 /** Collections with the parameter of their members, and the method that makes a member, on the collection or under its path. */
 const COLLECTIONS: readonly (readonly [`/${string}`, string, "POST" | "PUT"])[] = [
