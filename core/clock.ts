@@ -44,3 +44,8 @@ export function holdProcess(): () => void {
   const timer = setInterval(() => undefined, 1 << 30);
   return () => clearInterval(timer);
 }
+
+/** A wire datetime ("YYYY-MM-DDTHH:MM:SS.ffffff", UTC) for a time in milliseconds since the epoch. */
+export function wireDatetime(epochMs: number): string {
+  return new Date(epochMs).toISOString().replace("Z", "000");
+}

@@ -52,7 +52,11 @@ export const ERROR_CATALOGUE = {
   E_REQUEST_TOO_LARGE: { meaning: "The request head or a body that must be buffered exceeds its bound.", retry: "never", move: "caller" },
   E_PARENT_MISSING: { meaning: "A change waits for a row it refers to.", retry: "later", move: "nobody" },
   E_UNIQUE_BLOCKED: { meaning: "Another live aggregate holds a unique value that this change needs.", retry: "later", move: "operator" },
+  E_CACHE_UNREACHABLE: { meaning: "A memcached of the site cannot be reached, so old answers may be served until entries expire.",
+    retry: "later", move: "operator" },
   E_SITE_CONTENDED: { meaning: "Another sync daemon holds this site's applier lock.", retry: "later", move: "operator" },
+  E_LAB_MACHINE: { meaning: "This machine lacks what the lab needs.", retry: "never", move: "operator" },
+  E_LAB_STEP: { meaning: "A step of the lab failed; the log named beside it says why.", retry: "never", move: "operator" },
 } as const satisfies Record<string, ErrorMeaning>;
 
 export type ErrorCode = keyof typeof ERROR_CATALOGUE;

@@ -1,0 +1,266 @@
+/**
+ * Capture: from a call (or the auditor's suspicion) to published images. Composes the publish loop, class scans, logs and settle
+ * re-reads, and prepares them: verifies the schema, makes the stream, decides the epoch, and compares everything once when the
+ * stream is new. Used by the proxy and by the centre's auditor.
+ *
+ * Nothing is refused while it is not ready: marks wait, calls go on, /readyz says why.
+ */
+import { assert, present } from "../core/assert.ts";
+import { sleep } from "../core/clock.ts";
+import { isOperating } from "../core/errors.ts";
+import type { Faults } from "../core/faults.ts";
+import type { Part } from "../core/lifecycle.ts";
+import { factsOf } from "../core/log.ts";
+import { waitBeforeRetry } from "../core/retry.ts";
+import { Gate, stopSignal } from "../core/signal.ts";
+import type { World } from "../core/world.ts";
+import type { Feed } from "../feed/feed.ts";
+import { hasRow, keysWhere } from "../rows/footprint.ts";
+import type { Rows } from "../rows/rows.ts";
+import { verifiedSchema } from "../rows/verified.ts";
+import type { Capture as Declared, Service } from "../schemas/define.ts";
+import { keyText, type AggregateKey } from "../schemas/row.ts";
+import { claimEra, markFilled, STREAM_TABLE, type Era } from "./era.ts";
+import { Logs } from "./logs.ts";
+import { Publisher, PUBLISH_DEFAULTS, type PublishOptions } from "./publish.ts";
+import { SCAN_DEFAULTS, Scans, type ScanOptions } from "./scan.ts";
+import { Settle, SETTLE_DEFAULTS, type SettleOptions } from "./settle.ts";
+import { askedBefore, touchedBy, type CallFacts, type ScanDepth, type Scope, type Touched } from "./touches.ts";
+
+export interface CaptureRooms {
+  readonly service: Service;
+  readonly scope: string;
+  readonly rows: Rows;
+  readonly feed: Feed;
+  readonly faults: Faults;
+}
+
+/** What the database said before a call was forwarded. */
+export interface Before {
+  /** Aggregates that the call may take away, and their names for the intent. */
+  readonly keys: readonly AggregateKey[];
+  readonly names: readonly string[];
+  /** Kinds to compare whole afterwards, and declared ones that turned out to be needless. */
+  readonly scans: readonly string[];
+  readonly needless: readonly string[];
+}
+
+export interface CaptureOptions {
+  readonly publish: PublishOptions;
+  readonly scan: ScanOptions;
+  readonly settle: SettleOptions;
+  /** Beyond this many dirty aggregates a kind is compared whole instead of key by key. */
+  readonly dirtyKeysMax: number;
+  /** How often the stream is checked for having been made anew. */
+  readonly eraEveryMs: number;
+}
+
+export const CAPTURE_DEFAULTS: CaptureOptions = {
+  publish: PUBLISH_DEFAULTS, scan: SCAN_DEFAULTS, settle: SETTLE_DEFAULTS, dirtyKeysMax: 100_000, eraEveryMs: 10_000,
+};
+
+const PREPARE_BACKOFF = { firstMs: 200, lastMs: 10_000 };
+
+export class CaptureRoom implements Part {
+  readonly name = "capture";
+  readonly #rooms: CaptureRooms;
+  readonly #world: World;
+  readonly #options: CaptureOptions;
+  readonly #stopping = stopSignal();
+  readonly #publisher: Publisher;
+  readonly #scans: Scans;
+  readonly #logs: Logs;
+  readonly #settle: Settle;
+  readonly #prepared = new Gate();
+  #era: Era | undefined;
+  #obstacle: string | undefined = "not prepared yet";
+  #working: Promise<void> = Promise.resolve();
+
+  constructor(rooms: CaptureRooms, world: World, options: CaptureOptions = CAPTURE_DEFAULTS) {
+    this.#rooms = rooms;
+    this.#world = world;
+    this.#options = options;
+    this.#publisher = new Publisher({ ...rooms, era: () => present(this.#era, "nothing is published before the era is known") }, world, options.publish);
+    const publish = (keys: readonly AggregateKey[]): Promise<void> => this.#publisher.publish(keys);
+    this.#scans = new Scans({ ...rooms, publish, learnHead: (key, head) => this.#publisher.learnHead(key, head) },
+      world, options.scan, this.#stopping.signal);
+    this.#logs = new Logs({ ...rooms, publish, isPublished: (key) => this.#publisher.headOf(key)?.digest !== undefined,
+      scanKeys: (kind) => this.#scans.scan(kind, "keys") });
+    this.#settle = new Settle(world, options.settle, (keys, logs) => {
+      void this.publish(keys);
+      void this.#lookAtLogs(logs);
+    });
+  }
+
+  /** Returns at once; preparing goes on in the background, for ever if need be. */
+  start(): Promise<void> {
+    this.#working = this.#prepare();
+    return Promise.resolve();
+  }
+
+  async stop(): Promise<void> {
+    this.#stopping.abort();
+    this.#settle.stop();
+    await this.#working;
+  }
+
+  notReady(): string | undefined {
+    return this.#obstacle ?? this.#rooms.feed.disconnected();
+  }
+
+  /** For the status document. */
+  status(): { readonly epoch: number | undefined; readonly schema: string | undefined; readonly filled: boolean; readonly dirty: number; readonly scans: number } {
+    return { epoch: this.#era?.epoch, schema: this.#era?.schema, filled: this.#era?.filled ?? false,
+      dirty: this.#publisher.dirty, scans: this.#scans.pending };
+  }
+
+  /** Asks the database what a call may take away, before it is forwarded. @throws E_ROWS_UNAVAILABLE */
+  async before(declared: Declared, facts: CallFacts): Promise<Before> {
+    const { service } = this.#rooms;
+    const scopes = askedBefore(service, declared, facts);
+    const { conditions } = touchedBy(service, declared, { ...facts, request: undefined, answer: undefined });
+    const keys = await this.#keysIn(scopes);
+    const needless = conditions.length === 0 ? [] : await this.#unmet(conditions);
+    const scans = declared.touches.filter((touch) => touch.touch === "scan" && !needless.includes(touch.kind)).map((touch) => touch.kind);
+    return { keys, names: keys.map(keyText), scans, needless };
+  }
+
+  /**
+   * Publishes everything that a call may have changed. `before` is what before() said; undefined when it could not be asked.
+   * Resolves when the stream holds images read after this call; waits through outages; never resolves once stopped.
+   */
+  async after(declared: Declared, facts: CallFacts, before: Before | undefined): Promise<void> {
+    const touched = touchedBy(this.#rooms.service, declared, facts);
+    const found = await this.#patiently(() => this.#keysIn(touched.scopes));
+    const keys = [...(before?.keys ?? []), ...touched.keys, ...found];
+    const scans = [...touched.scans].filter(([kind]) => before?.needless.includes(kind) !== true);
+    await Promise.all([
+      this.publish(keys), this.#lookAtLogs(touched.logs), ...scans.map(([kind, depth]) => this.scan(kind, depth))]);
+    this.#settle.schedule(keys, touched.logs);
+  }
+
+  /** Marks aggregates dirty; resolves when the stream holds images read after this call. */
+  async publish(keys: readonly AggregateKey[]): Promise<void> {
+    if (this.#publisher.dirty + keys.length <= this.#options.dirtyKeysMax) return this.#publisher.publish(keys);
+    this.#world.metrics.count("holdfast_dirty_overflows_total");
+    const kinds = new Set(keys.map((key) => key.kind));
+    await Promise.all([...kinds].map((kind) => this.scan(kind, "images")));
+  }
+
+  /** Compares a kind with the stream and publishes what differs. */
+  async scan(kind: string, depth: ScanDepth): Promise<void> {
+    await this.#prepared.passed(this.#stopping.signal);
+    return this.#scans.scan(kind, depth);
+  }
+
+  /** Compares every kind, parents first. */
+  async scanAll(depth: ScanDepth): Promise<void> {
+    for (const kind of this.#rooms.service.kinds.keys()) await this.scan(kind, depth);
+  }
+
+  async #lookAtLogs(logs: readonly string[]): Promise<void> {
+    await this.#prepared.passed(this.#stopping.signal);
+    await Promise.all(logs.map((log) => this.#patiently(() => this.#logs.look(log))));
+  }
+
+  /** Kinds for which a condition asks for a row and there is none. */
+  async #unmet(conditions: Touched["conditions"]): Promise<readonly string[]> {
+    const { rows, service } = this.#rooms;
+    return rows.snapshot(async (read) => {
+      const unmet: string[] = [];
+      for (const { kind, table, where } of conditions) {
+        if (!await hasRow(read, present(service.tables.get(table), table), where)) unmet.push(kind);
+      }
+      return unmet;
+    });
+  }
+
+  async #keysIn(scopes: readonly Scope[]): Promise<readonly AggregateKey[]> {
+    if (scopes.length === 0) return [];
+    const { rows, service } = this.#rooms;
+    return rows.snapshot(async (read) => {
+      const found: AggregateKey[] = [];
+      for (const scope of scopes) {
+        found.push(...await keysWhere(read, service, scope.kind, scope.table, scope.where));
+      }
+      return found;
+    });
+  }
+
+  /** Tries until it works or this room stops; a bug is thrown on. When stopped it never resolves: the intent stays open. */
+  async #patiently<T>(work: () => Promise<T>): Promise<T> {
+    for (let failures = 1; ; failures += 1) {
+      if (this.#stopping.signal.aborted) return new Promise(() => undefined);
+      try {
+        return await work();
+      } catch (error) {
+        if (!isOperating(error)) throw error;
+        this.#world.log.debug("a look at the database failed and is tried again", factsOf(error));
+        await waitBeforeRetry(this.#world, PREPARE_BACKOFF, failures, this.#stopping.signal);
+      }
+    }
+  }
+
+  async #prepare(): Promise<void> {
+    const era = await this.#patientlyPrepared();
+    if (era === undefined) return;
+    const publishing = this.#publisher.run(this.#stopping.signal);
+    this.#prepared.open();
+    if (!era.filled) await Promise.race([this.#fill(era), publishing]);
+    else this.#obstacle = undefined;
+    await Promise.all([publishing, this.#watchEra(era)]);
+  }
+
+  /** Notices a stream that was lost or made anew while this process runs, and moves the high-water mark on. */
+  async #watchEra(first: Era): Promise<void> {
+    const { rows, feed } = this.#rooms;
+    for (let era = first; !this.#stopping.signal.aborted; ) {
+      await sleep(this.#world.clock, this.#options.eraEveryMs, this.#stopping.signal);
+      if (this.#stopping.signal.aborted) return;
+      try {
+        const now = await claimEra(rows, feed, era.schema);
+        if (now.epoch === era.epoch) continue;
+        this.#world.log.warn("the stream was made anew or lost its end: everything is compared", { epoch: now.epoch });
+        era = now;
+        this.#era = now;
+        this.#publisher.forgetHeads();
+        await this.#fill(now);
+      } catch (error) {
+        if (!isOperating(error)) throw error;
+        this.#world.log.debug("the stream could not be looked at", factsOf(error));
+      }
+    }
+  }
+
+  /** A new stream holds nothing: compare everything once, parents first. */
+  async #fill(era: Era): Promise<void> {
+    this.#obstacle = "comparing the whole database with a new stream";
+    await this.scanAll("images");
+    await this.#patiently(() => markFilled(this.#rooms.rows, this.#rooms.feed, era.epoch));
+    this.#era = { ...era, filled: true };
+    this.#obstacle = undefined;
+    this.#world.log.info("the stream holds the whole database", { epoch: era.epoch });
+  }
+
+  async #patientlyPrepared(): Promise<Era | undefined> {
+    const { service, rows, feed, faults } = this.#rooms;
+    for (let failures = 1; !this.#stopping.signal.aborted; failures += 1) {
+      try {
+        const schema = await verifiedSchema(service, rows);
+        await rows.ensureTables([STREAM_TABLE]);
+        const era = await claimEra(rows, feed, schema);
+        assert(era.epoch >= 1, "epochs start at 1");
+        this.#era = era;
+        for (const code of ["E_SCHEMA_UNKNOWN", "E_SCHEMA_MISMATCH", "E_FEED_MISCONFIGURED"] as const) faults.clear(code, service.name);
+        return era;
+      } catch (error) {
+        if (!isOperating(error)) throw error;
+        this.#obstacle = error.message;
+        if (error.move === "operator") faults.raise(error.code, service.name, error.message, error.facts);
+        this.#world.log.warn("capture cannot start yet; calls are forwarded and noted", factsOf(error));
+        await waitBeforeRetry(this.#world, PREPARE_BACKOFF, failures, this.#stopping.signal);
+      }
+    }
+    return undefined;
+  }
+}

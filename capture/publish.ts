@@ -1,0 +1,237 @@
+/**
+ * The publish loop (docs/protocol.md P5), the only place that turns rows into messages. For each dirty aggregate, in this order:
+ * learn the subject's last sequence, THEN read the rows in one snapshot, then publish expecting that sequence. A refused publish is
+ * never sent again: the rows are read again. So the images of a subject never go back in time (I1).
+ *
+ * Bounds: batchKeysMax aggregates a look, lanesMax looks at once, one look per aggregate, publishWithinMs from learning the
+ * sequence to sending. Nothing is given up: on an outage the keys stay dirty and are tried again with growing pauses.
+ * Not here: which aggregates are dirty (capture/capture.ts), how long a mark outlives this process (the intent journal).
+ */
+import { factsOf } from "../core/log.ts";
+import { isOperating } from "../core/errors.ts";
+import type { Faults } from "../core/faults.ts";
+import { waitBeforeRetry, type Backoff } from "../core/retry.ts";
+import { Bell } from "../core/signal.ts";
+import type { World } from "../core/world.ts";
+import type { Feed, Published } from "../feed/feed.ts";
+import { subjectOf } from "../feed/subjects.ts";
+import { present } from "../core/assert.ts";
+import { readImages } from "../rows/footprint.ts";
+import type { Rows } from "../rows/rows.ts";
+import { changeOf, encodeChange, type Change } from "../schemas/change.ts";
+import type { Service } from "../schemas/define.ts";
+import { keyText, type AggregateKey } from "../schemas/row.ts";
+import { DirtySet } from "./dirty.ts";
+import { Heads, NO_HEAD, type Head } from "./heads.ts";
+
+export interface PublishOptions {
+  readonly batchKeysMax: number;
+  readonly lanesMax: number;
+  readonly publishWithinMs: number;
+  readonly headsMax: number;
+  readonly backoff: Backoff;
+}
+
+export const PUBLISH_DEFAULTS: PublishOptions = {
+  batchKeysMax: 200, lanesMax: 3, publishWithinMs: 30_000, headsMax: 200_000, backoff: { firstMs: 50, lastMs: 5_000 },
+};
+
+/** What a publisher works with. `era` gives the epoch and schema revision that images are published under. */
+export interface PublishRooms {
+  readonly service: Service;
+  readonly scope: string;
+  readonly rows: Rows;
+  readonly feed: Feed;
+  readonly faults: Faults;
+  readonly era: () => { readonly epoch: number; readonly schema: string };
+}
+
+type Look = "done" | "again";
+
+export class Publisher {
+  readonly #rooms: PublishRooms;
+  readonly #world: World;
+  readonly #options: PublishOptions;
+  readonly #dirty = new DirtySet();
+  readonly #heads: Heads;
+  readonly #bell = new Bell();
+  readonly #lanes = new Set<Promise<void>>();
+  #failures = 0;
+
+  constructor(rooms: PublishRooms, world: World, options: PublishOptions) {
+    this.#rooms = rooms;
+    this.#world = world;
+    this.#options = options;
+    this.#heads = new Heads(options.headsMax);
+    world.metrics.gauge("holdfast_dirty_aggregates", () => this.#dirty.size, { service: rooms.service.name });
+  }
+
+  get dirty(): number {
+    return this.#dirty.size;
+  }
+
+  /** Marks aggregates; resolves when the stream holds an image of each that was read after this call. */
+  async publish(keys: readonly AggregateKey[]): Promise<void> {
+    if (keys.length === 0) return;
+    const done = Promise.all(keys.map((key) => this.#dirty.mark(key)));
+    this.#bell.ring();
+    await done;
+  }
+
+  /** What the stream was last known to hold for `key`. */
+  headOf(key: AggregateKey): Head | undefined {
+    return this.#heads.get(this.#subject(key));
+  }
+
+  /** Takes over what a reader of the stream saw. */
+  learnHead(key: AggregateKey, head: Head): void {
+    this.#heads.learn(this.#subject(key), head);
+  }
+
+  /** After the stream was made again nothing known of it holds. */
+  forgetHeads(): void {
+    this.#heads.forgetAll();
+  }
+
+  /** Works until `signal` aborts; then lets looks in progress end. */
+  async run(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      if (this.#failures > 0) await waitBeforeRetry(this.#world, this.#options.backoff, this.#failures, signal);
+      while (!signal.aborted && this.#dirty.queued > 0 && this.#lanes.size < this.#options.lanesMax && this.#startLane());
+      await this.#bell.wait(signal);
+    }
+    await Promise.all(this.#lanes);
+  }
+
+  /** Starts one look; false when another must end first because this one follows a failure. */
+  #startLane(): boolean {
+    const keys = this.#dirty.take(this.#options.batchKeysMax);
+    const lane: Promise<void> = this.#look(keys).then((failed) => {
+      this.#failures = failed ? this.#failures + 1 : 0;
+      this.#lanes.delete(lane);
+      this.#bell.ring();
+    });
+    this.#lanes.add(lane);
+    return this.#failures === 0;
+  }
+
+  #subject(key: AggregateKey): string {
+    return subjectOf(this.#rooms.service.name, this.#rooms.scope, key);
+  }
+
+  /** One look at a batch. True when an outage ended it; every key has then come back as dirty. */
+  async #look(keys: readonly AggregateKey[]): Promise<boolean> {
+    let outage = false;
+    const settle = (key: AggregateKey, look: Look): void => {
+      if (look === "done") this.#dirty.done(key);
+      else this.#dirty.again(key);
+    };
+    try {
+      const learntMs = this.#world.clock.monotonicMs();
+      const heads = await this.#learnHeads(keys);
+      const images = await this.#rooms.rows.snapshot((read) => readImages(read, this.#rooms.service, keys));
+      const { schema } = this.#rooms.era();
+      const looks = this.#inOrder(keys, images).map(async (key) => {
+        const image = present(images.get(keyText(key)), "readImages answers for every key asked");
+        const look = await this.#offer(key, changeOf(image, schema), heads, learntMs).catch((error: unknown) => {
+          outage = true;
+          this.#noteOutage(error);
+          return "again" as const;
+        });
+        settle(key, look);
+      });
+      await Promise.all(looks);
+    } catch (error) {
+      outage = true;
+      this.#noteOutage(error);
+      for (const key of keys) this.#dirty.again(key);
+    }
+    return outage;
+  }
+
+  #noteOutage(error: unknown): void {
+    if (!isOperating(error)) throw error;
+    this.#world.metrics.count("holdfast_publish_failures_total", 1, { code: error.code });
+    this.#world.log.warn("aggregates could not be published and stay dirty", { dirty: this.#dirty.size, ...factsOf(error) });
+  }
+
+  async #learnHeads(keys: readonly AggregateKey[]): Promise<ReadonlyMap<string, Head>> {
+    const known = await Promise.all(keys.map(async (key) => {
+      const subject = this.#subject(key);
+      const hint = this.#heads.get(subject);
+      if (hint !== undefined) return [subject, hint] as const;
+      const last = await this.#rooms.feed.last(subject);
+      const head: Head = last === undefined ? NO_HEAD : { sequence: last.sequence, digest: last.headers["Hf-Digest"] };
+      return [subject, head] as const;
+    }));
+    return new Map(known);
+  }
+
+  /** Upserts parents first, then tombstones children first: the order in which a site can apply them. */
+  #inOrder(keys: readonly AggregateKey[], images: ReadonlyMap<string, { readonly rows: unknown }>): readonly AggregateKey[] {
+    const rank = (key: AggregateKey): number => {
+      const kind = present(this.#rooms.service.kinds.get(key.kind), key.kind);
+      return images.get(keyText(key))?.rows === undefined ? 1_000_000 - kind.rank : kind.rank;
+    };
+    return [...keys].sort((left, right) => rank(left) - rank(right));
+  }
+
+  /** Publishes one image if the stream does not hold it already. */
+  async #offer(asked: AggregateKey, change: Change, heads: ReadonlyMap<string, Head>, learntMs: number): Promise<Look> {
+    const subject = this.#subject(change.image.key);
+    const head = heads.get(subject);
+    if (head === undefined) return this.#lookUnderOwnName(change.image.key);
+    if (head.digest === change.digest) {
+      this.#heads.learn(subject, head);
+      return "done";
+    }
+    if (this.#world.clock.monotonicMs() - learntMs > this.#options.publishWithinMs) return "again";
+    try {
+      const published = await this.#send(subject, change, head);
+      return this.#afterPublish(subject, change, published);
+    } catch (error) {
+      this.#heads.forget(subject);
+      if (!isOperating(error, "E_IMAGE_TOO_LARGE")) throw error;
+      this.#rooms.faults.raise(error.code, keyText(asked), error.message, error.facts);
+      this.#world.log.error("an aggregate is too large for the feed; sites keep its last image", { key: keyText(asked), ...factsOf(error) });
+      return "done";
+    }
+  }
+
+  /**
+   * The database spells the key differently from the caller (an engine that ignores case). The sequence of the aggregate's own
+   * subject was not known before the rows were read, so the rows are read once more.
+   */
+  async #lookUnderOwnName(key: AggregateKey): Promise<Look> {
+    const learntMs = this.#world.clock.monotonicMs();
+    const heads = await this.#learnHeads([key]);
+    const images = await this.#rooms.rows.snapshot((read) => readImages(read, this.#rooms.service, [key]));
+    const image = present(images.get(keyText(key)), "readImages answers for every key asked");
+    if (keyText(image.key) !== keyText(key)) return "again";
+    return this.#offer(key, changeOf(image, this.#rooms.era().schema), heads, learntMs);
+  }
+
+  #send(subject: string, change: Change, head: Head): Promise<Published> {
+    const { epoch, schema } = this.#rooms.era();
+    const headers: Record<string, string> = {
+      "Hf-Epoch": String(epoch), "Hf-Digest": change.digest, "Hf-Schema": schema, "Hf-At": String(this.#world.clock.nowMs()),
+    };
+    if (change.image.rows === undefined) headers["Hf-Deleted"] = "1";
+    return this.#rooms.feed.publish({
+      subject, headers, payload: encodeChange(change), expected: head.sequence, id: `${subject} ${head.sequence} ${change.digest}`,
+    });
+  }
+
+  #afterPublish(subject: string, change: Change, published: Published): Look {
+    if (!published.stored) {
+      this.#world.metrics.count("holdfast_publish_conflicts_total");
+      this.#heads.forget(subject);
+      if (published.last !== undefined) this.#heads.learn(subject, { sequence: published.last, digest: undefined });
+      return "again";
+    }
+    this.#world.metrics.count("holdfast_published_total");
+    this.#heads.learn(subject, { sequence: published.sequence, digest: change.digest });
+    this.#rooms.faults.clear("E_IMAGE_TOO_LARGE", keyText(change.image.key));
+    return "done";
+  }
+}

@@ -1,0 +1,260 @@
+/**
+ * Carries batches into the database whatever it answers: waits out outages, repeats after deadlocks, learns what became of a commit
+ * whose answer was lost, moves holders of unique values, splits a refused batch until the one bad change is alone and sets that aside,
+ * and tries waiting changes again when what they wait for appears. One applier per service and site works at a time.
+ *
+ * Bounds: contendedTriesMax repeats before a pause; parkedMax waiting changes, beyond which nothing more is read from the feed;
+ * quarantinedMax, likewise; wokenMax waiting changes per try.
+ */
+import { wireDatetime } from "../core/clock.ts";
+import { isOperating, type OperatingError } from "../core/errors.ts";
+import type { Faults } from "../core/faults.ts";
+import { factsOf } from "../core/log.ts";
+import { waitBeforeRetry } from "../core/retry.ts";
+import type { World } from "../core/world.ts";
+import { present } from "../core/assert.ts";
+import { compareVersions } from "../schemas/position.ts";
+import { keyText, type AggregateKey } from "../schemas/row.ts";
+import { applyBatch, type Applied, type ApplyRooms, type Batch } from "./apply.ts";
+import { forgetWaiting, movePosition, notePark, noteQuarantine, PARKED_TABLE, QUARANTINE_TABLE, readPosition, readWaiting,
+  readWaitingOf, type SitePosition } from "./ledger.ts";
+import { Parking } from "./parking.ts";
+import { receiveAgain, type Received, type Unreadable } from "./received.ts";
+import { isRefusal, setAside } from "./setaside.ts";
+
+export interface ApplierOptions {
+  readonly contendedTriesMax: number;
+  readonly parkedMax: number;
+  readonly quarantinedMax: number;
+  /** How long a change waits for rows it refers to without a foreign key. */
+  readonly softWaitMs: number;
+  readonly parkedRetryMs: number;
+  /** After this long a waiting change is a fault. */
+  readonly parkedFaultMs: number;
+  readonly wokenMax: number;
+}
+
+export const APPLIER_DEFAULTS: ApplierOptions = {
+  contendedTriesMax: 10, parkedMax: 100_000, quarantinedMax: 10_000, softWaitMs: 5_000, parkedRetryMs: 5_000,
+  parkedFaultMs: 600_000, wokenMax: 500,
+};
+
+const BACKOFF = { firstMs: 50, lastMs: 5_000 };
+
+interface Work {
+  readonly changes: readonly Received[];
+  readonly unreadable: readonly Unreadable[];
+}
+
+export class Applier {
+  readonly #rooms: ApplyRooms;
+  readonly #world: World;
+  readonly #faults: Faults;
+  readonly #options: ApplierOptions;
+  readonly #parking = new Parking();
+  readonly #quarantined = new Set<string>();
+  #position: SitePosition;
+  /** Called after every commit that wrote rows. */
+  readonly #committed: () => void;
+
+  constructor(rooms: ApplyRooms, position: SitePosition, faults: Faults, world: World, options: ApplierOptions, committed: () => void) {
+    this.#rooms = rooms;
+    this.#position = position;
+    this.#faults = faults;
+    this.#world = world;
+    this.#options = options;
+    this.#committed = committed;
+  }
+
+  get position(): SitePosition {
+    return this.#position;
+  }
+
+  get parked(): number {
+    return this.#parking.size;
+  }
+
+  get quarantined(): number {
+    return this.#quarantined.size;
+  }
+
+  /** A sentence when nothing more may be read because too much waits. */
+  get overfull(): string | undefined {
+    if (this.#parking.size >= this.#options.parkedMax) return `${this.#parking.size} changes wait for other rows (bound parkedMax)`;
+    if (this.#quarantined.size >= this.#options.quarantinedMax) return `${this.#quarantined.size} changes are quarantined (bound quarantinedMax)`;
+    return undefined;
+  }
+
+  /** Takes over what waited when the last process ended, and gives what it had quarantined another try. */
+  async recall(signal: AbortSignal): Promise<void> {
+    const snapshot = this.#rooms.rows.snapshot.bind(this.#rooms.rows);
+    const nowMs = this.#world.clock.monotonicMs();
+    for await (const page of readWaiting(snapshot, PARKED_TABLE)) {
+      for (const waiting of page) this.#parking.add(waiting.key, waiting.waits, nowMs, 0);
+    }
+    for await (const page of readWaiting(snapshot, QUARANTINE_TABLE)) {
+      for (const waiting of page) this.#quarantine(waiting.key, waiting.reason);
+      await this.#tryAgain(QUARANTINE_TABLE, page.map((waiting) => waiting.key), signal);
+    }
+  }
+
+  /** Applies what was read and moves the position to `moveTo`. Returns when it is stored, or `signal` aborted. */
+  async carry(work: Work, moveTo: SitePosition, signal: AbortSignal): Promise<void> {
+    const marks = await this.#insist(work, moveTo, signal, new Set());
+    await this.#wake(marks, signal);
+  }
+
+  /** Tries waiting changes whose time has come; call it now and then. */
+  async tryDue(signal: AbortSignal): Promise<void> {
+    const nowMs = this.#world.clock.monotonicMs();
+    const due = this.#parking.takeDue(nowMs, this.#options.parkedRetryMs, this.#options.wokenMax);
+    if (due.length > 0) await this.#wake(await this.#tryAgain(PARKED_TABLE, due, signal), signal);
+    for (const key of due) {
+      const sinceMs = this.#parking.sinceMs(keyText(key));
+      if (sinceMs === undefined || nowMs - sinceMs < this.#options.parkedFaultMs) continue;
+      this.#faults.raise("E_PARENT_MISSING", keyText(key), "a change has waited too long for rows it refers to or for a unique value");
+    }
+  }
+
+  /**
+   * Each appearance of a row may free changes, which may free others. Rounds are bounded by what waits, so that a change which
+   * parks on the same mark again (an engine and we disagree about two spellings) is left to the timer.
+   */
+  async #wake(marks: readonly string[], signal: AbortSignal): Promise<void> {
+    const appeared = new Set(marks);
+    const roundsMax = 2 + Math.ceil(this.#parking.size / this.#options.wokenMax) + this.#parking.size;
+    for (let round = 0; round < roundsMax && appeared.size > 0 && !signal.aborted; round += 1) {
+      const sizeBefore = this.#parking.size;
+      const woken = this.#parking.wokenBy(appeared, this.#options.wokenMax);
+      if (woken.length === 0) return;
+      for (const mark of await this.#tryAgain(PARKED_TABLE, woken, signal)) appeared.add(mark);
+      if (this.#parking.size === sizeBefore) return;
+    }
+  }
+
+  async #tryAgain(table: typeof PARKED_TABLE, keys: readonly AggregateKey[], signal: AbortSignal): Promise<readonly string[]> {
+    const waiting = await this.#rooms.rows.snapshot((read) => readWaitingOf(read, table, keys));
+    const arrivals = waiting.map((each) => receiveAgain(this.#rooms.service, each));
+    const changes = arrivals.flatMap((arrival) => (arrival.kind === "change" ? [arrival.change] : []));
+    const unreadable = arrivals.flatMap((arrival) => (arrival.kind === "unreadable" ? [arrival.unreadable] : []));
+    const nowMs = this.#world.clock.monotonicMs();
+    const impatient = new Set(keys.map(keyText).filter((name) => {
+      const sinceMs = this.#parking.sinceMs(name);
+      return sinceMs !== undefined && nowMs - sinceMs >= this.#options.softWaitMs;
+    }));
+    return this.#insist({ changes, unreadable }, this.#position, signal, impatient);
+  }
+
+  /** Applies `work`, splitting it where the database refuses; marks of the rows that are there now. */
+  async #insist(work: Work, moveTo: SitePosition, signal: AbortSignal, impatient: ReadonlySet<string>): Promise<readonly string[]> {
+    try {
+      return await this.#attempt(work, moveTo, signal, impatient, false);
+    } catch (error) {
+      if (!isRefusal(error)) throw error;
+      return this.#afterRefusal(error, work, moveTo, signal, impatient);
+    }
+  }
+
+  async #afterRefusal(error: OperatingError, work: Work, moveTo: SitePosition, signal: AbortSignal, impatient: ReadonlySet<string>): Promise<readonly string[]> {
+    let refusal = error;
+    if (error.code === "E_ROWS_UNIQUE") {
+      try {
+        return await this.#attempt(work, moveTo, signal, impatient, true);
+      } catch (again) {
+        if (!isRefusal(again)) throw again;
+        refusal = again;
+      }
+    }
+    if (work.changes.length === 1) {
+      await this.#putAside(present(work.changes[0], "one change"), refusal, work.unreadable, moveTo);
+      return [];
+    }
+    const middle = Math.ceil(work.changes.length / 2);
+    const first = work.changes.slice(0, middle);
+    const retried = moveTo === this.#position;
+    const between = retried ? moveTo : { ...moveTo, sequence: present(first.at(-1), "half a batch").version.sequence };
+    const before = compareVersions(between, this.#position) < 0 ? this.#position : between;
+    const marks = await this.#insist({ changes: first, unreadable: [] }, before, signal, impatient);
+    return [...marks, ...await this.#insist({ changes: work.changes.slice(middle), unreadable: work.unreadable },
+      retried ? this.#position : moveTo, signal, impatient)];
+  }
+
+  /** One transaction, repeated through outages until it is stored or refused. */
+  async #attempt(work: Work, moveTo: SitePosition, signal: AbortSignal, impatient: ReadonlySet<string>, careful: boolean): Promise<readonly string[]> {
+    for (let failures = 1; ; failures += 1) {
+      if (signal.aborted) return [];
+      const batch: Batch = { ...work, held: this.#position, moveTo, impatient, careful, now: wireDatetime(this.#world.clock.nowMs()) };
+      try {
+        const applied = await applyBatch(this.#rooms, batch);
+        this.#noteApplied(applied, work, moveTo);
+        return applied.marks;
+      } catch (error) {
+        if (!isOperating(error) || isRefusal(error)) throw error;
+        if (isOperating(error, "E_ROWS_COMMIT_UNKNOWN", "E_SITE_CONTENDED")) await this.#lookUpPosition(error);
+        this.#world.log.warn("a batch could not be stored and is tried again", { changes: work.changes.length, ...factsOf(error) });
+        if (!isOperating(error, "E_ROWS_CONTENDED") || failures % this.#options.contendedTriesMax === 0) {
+          await waitBeforeRetry(this.#world, BACKOFF, failures, signal);
+        }
+      }
+    }
+  }
+
+  /** The stored position says what became of a lost commit; applying again is harmless, and never goes back from there. */
+  async #lookUpPosition(error: OperatingError): Promise<void> {
+    try {
+      const stored = await this.#rooms.rows.snapshot((read) => readPosition(read, this.#rooms.stream));
+      if (stored === undefined) return;
+      if (error.code === "E_SITE_CONTENDED") this.#faults.raise(error.code, this.#rooms.stream, error.message);
+      this.#position = stored;
+    } catch (again) {
+      if (!isOperating(again)) throw again;
+    }
+  }
+
+  #noteApplied(applied: Applied, work: Work, moveTo: SitePosition): void {
+    const nowMs = this.#world.clock.monotonicMs();
+    this.#position = moveTo;
+    for (const change of applied.written) this.#nowhere(keyText(change.image.key));
+    for (const { change, waits } of applied.parked) {
+      this.#quarantined.delete(keyText(change.image.key));
+      this.#parking.add(change.image.key, waits, nowMs, this.#options.parkedRetryMs);
+    }
+    for (const unreadable of work.unreadable) this.#quarantine(unreadable.key, unreadable.error.message, unreadable.error);
+    this.#faults.clear("E_SITE_CONTENDED", this.#rooms.stream);
+    this.#world.metrics.count("holdfast_applied_aggregates_total", applied.written.length);
+    this.#world.metrics.count("holdfast_applied_rows_total", applied.rowsWritten);
+    if (applied.rowsWritten > 0) this.#committed();
+  }
+
+  #nowhere(name: string): void {
+    this.#parking.remove(name);
+    if (!this.#quarantined.delete(name)) return;
+    for (const code of ["E_ROWS_REFUSED", "E_SCHEMA_UNKNOWN", "E_CHANGE_UNREADABLE"] as const) this.#faults.clear(code, name);
+  }
+
+  #quarantine(key: AggregateKey, reason: string, error?: OperatingError): void {
+    const name = keyText(key);
+    this.#parking.remove(name);
+    this.#quarantined.add(name);
+    this.#faults.raise(error?.code ?? "E_ROWS_REFUSED", name, reason, error?.facts ?? {});
+    this.#world.log.error("a change is quarantined; the others go on", { key: name, reason });
+  }
+
+  async #putAside(change: Received, error: OperatingError, unreadable: readonly Unreadable[], moveTo: SitePosition): Promise<void> {
+    const aside = present(setAside(error), "a refusal is the change's own fault");
+    const key = change.image.key;
+    const note = { key, version: change.version, digest: change.digest, payload: change.payload, reason: aside.reason,
+      since: wireDatetime(this.#world.clock.nowMs()) };
+    await this.#rooms.rows.transaction(async (write) => {
+      await forgetWaiting(write, [key, ...unreadable.map((each) => each.key)]);
+      if (aside.how === "park") await notePark(write, [{ ...note, waits: [] }]);
+      else await noteQuarantine(write, [{ ...note, code: aside.code }]);
+      await noteQuarantine(write, unreadable.map((each) => ({ ...each, digest: "", code: each.error.code, reason: each.error.message, since: note.since })));
+      await movePosition(write, this.#rooms.stream, moveTo);
+    });
+    this.#position = moveTo;
+    for (const each of unreadable) this.#quarantine(each.key, each.error.message, each.error);
+    if (aside.how === "park") this.#parking.add(key, [], this.#world.clock.monotonicMs(), this.#options.parkedRetryMs);
+    else this.#quarantine(key, aside.reason, error);
+  }
+}

@@ -1,0 +1,56 @@
+/** The sync daemon of a site: configuration in; one follower per service, their companions, the report and the admin server out. No logic. */
+import { adminServer } from "../admin/server.ts";
+import { present } from "../core/assert.ts";
+import { Faults } from "../core/faults.ts";
+import { lifecycleOf, type Lifecycle, type Part, type RunningProcess } from "../core/lifecycle.ts";
+import type { World } from "../core/world.ts";
+import type { SyncdConfig } from "../config/load.ts";
+import { openJetstream } from "../feed/jetstream.ts";
+import { jetstreamOptionsOf } from "../feed/section.ts";
+import { openRows } from "../rows/open.ts";
+import { serviceNamed } from "../schemas/catalog.ts";
+import { APPLIER_DEFAULTS } from "./applier.ts";
+import { CacheInvalidation } from "./companions.ts";
+import { Follower } from "./follow.ts";
+import { deleteKeys } from "./memcached.ts";
+import { Reporter, siteReport, type ReportedFollower } from "./report.ts";
+
+interface Followed extends ReportedFollower {
+  readonly follower: Follower;
+  readonly release: () => Promise<void>;
+}
+
+function follow(config: SyncdConfig, entry: SyncdConfig["services"][number], faults: Faults, world: World): Followed {
+  const service = serviceNamed(entry.service);
+  const { scope } = config.feed;
+  const feed = openJetstream(jetstreamOptionsOf(config.feed, { service: service.name, role: "site", site: config.site }), world);
+  const rows = openRows(entry.database, world);
+  const cache = new CacheInvalidation({ servers: entry.memcached, keys: Object.values(service.cacheRegions ?? {}), againMs: config.invalidateAgainMs },
+    world, faults, (server, keys) => deleteKeys(server, keys, world.clock));
+  const follower = new Follower({ service, scope, rows, feed, faults, committed: () => cache.rowsChanged() }, world, config.batch,
+    { ...APPLIER_DEFAULTS, parkedMax: config.parkedMax, quarantinedMax: config.quarantinedMax, softWaitMs: config.softWaitMs });
+  const release = async (): Promise<void> => {
+    cache.stop();
+    await feed.close();
+    await rows.close();
+  };
+  return { feed, follower, status: () => follower.status(), release };
+}
+
+/** Starts the daemon; everything that is away is waited for in the background and named on /readyz. */
+export async function runSyncd(config: SyncdConfig, world: World): Promise<RunningProcess> {
+  const faults = new Faults(world.clock);
+  const followed = config.services.map((entry) => follow(config, entry, faults, world));
+  const connections: Part = { name: "connections", start: () => Promise.resolve(),
+    stop: async () => void (await Promise.all(followed.map((each) => each.release()))) };
+  const holder: { lifecycle?: Lifecycle } = {};
+  const admin = adminServer({ ...config.admin, facts: { process: "syncd", site: config.site },
+    notReady: () => present(holder.lifecycle, "asked only once started").notReady(),
+    status: () => ({ services: followed.map((each) => siteReport(config.site, each, faults, world.clock.nowMs())) }),
+    metrics: world.metrics }, world.log);
+  const report = new Reporter(config.site, followed, faults, world, config.statusEveryMs);
+  const lifecycle = lifecycleOf([connections, admin, ...followed.map((each) => each.follower), report], world.log);
+  holder.lifecycle = lifecycle;
+  await lifecycle.start();
+  return lifecycle;
+}
