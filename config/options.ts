@@ -6,6 +6,7 @@
  * start; nothing here names a real host, path or password.
  * Not here: reading (load.ts), what the options do (the rooms that are handed them).
  */
+import { SERVICES } from "../schemas/catalog.ts";
 import { choice, filePath, flag, integer, list, many, maybe, secret, section, text, type Law, type Shape } from "./declare.ts";
 
 const MINUTE_MS = 60_000;
@@ -16,15 +17,14 @@ const GIBIBYTE = 1024 * MEBIBYTE;
 const HOST = { pattern: /^[0-9A-Za-z._:-]{1,255}$/, expected: "a host name or an IP address" };
 /** One token of a feed subject: what JetStream permissions and subject filters are built from. */
 const TOKEN = { pattern: /^[0-9A-Za-z_-]{1,64}$/, expected: "1 to 64 letters, digits, _ or -" };
-const ANY_TEXT = { pattern: /^[^\0\r\n]{1,255}$/, expected: "1 to 255 characters on one line" };
+const ANY_TEXT = { pattern: /^\P{Cc}{1,255}$/u, expected: "1 to 255 characters on one line" };
 
 const port = (meaning: string, byDefault?: number) =>
   integer({ least: 0, most: 65_535, meaning: `${meaning} 0 takes any free port.`,
     ...(byDefault === undefined ? {} : { byDefault }) });
 
 const site = text({ ...TOKEN, meaning: "Name of the cloud this process runs in; part of feed subjects and of every log line." });
-const service = text({ pattern: /^[a-z][a-z0-9_-]{0,62}$/, expected: "a service name in lower case",
-  meaning: "The OpenStack service, by the name of its file under schemas/." });
+const service = choice([...SERVICES.keys()], { meaning: "The OpenStack service, by the name of its file under schemas/." });
 
 const admin = (byDefault: number) => section("Health, readiness, metrics and status for operators. Carries no passwords, "
   + "but keep it off public networks.", {
@@ -120,9 +120,9 @@ const upstream = section("The OpenStack API behind this proxy. Servers differ in
 const intents = section("The intent journal: durable notes of mutating calls that were begun. Give each proxy its own folder "
   + "on a local disk.", {
   folder: filePath({ expected: "a folder", meaning: "Folder of the journal; created when missing." }),
-  segmentBytesMax: integer({ least: 64 * 1024, most: GIBIBYTE, unit: "bytes", byDefault: 64 * MEBIBYTE,
+  segmentBytesMax: integer({ least: 64 * 1024, most: GIBIBYTE, unit: "bytes", byDefault: 16 * MEBIBYTE,
     meaning: "Size of one journal file." }),
-  sizeBytesMax: integer({ least: MEBIBYTE, most: 64 * GIBIBYTE, unit: "bytes", byDefault: GIBIBYTE,
+  sizeBytesMax: integer({ least: MEBIBYTE, most: 64 * GIBIBYTE, unit: "bytes", byDefault: 256 * MEBIBYTE,
     meaning: "Size of the whole journal. At this size it counts as unwritable." }),
   whenUnwritable: choice(["forward", "refuse"], { byDefault: "forward",
     meaning: "Mutating calls while the journal cannot be written: forward them and scan the service later, or refuse them." }),

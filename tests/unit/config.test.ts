@@ -89,7 +89,7 @@ describe("configuration", () => {
     it("are all reported at once, each with file, path, what was expected and what was found", () => {
       assert.deepEqual(mistakesOf("service: Keystone\nsite: edge1\nlisten: { port: 70000 }\n"
         + "upstream: { url: ftp://x, poolMax: 1 }\ncapture: maybe\nsettle: { delaysMs: [30, 20] }\n"), [
-        "proxy.yaml: service: expected a service name in lower case, found \"Keystone\"",
+        "proxy.yaml: service: expected one of keystone, found \"Keystone\"",
         "proxy.yaml: listen.port: expected a whole number from 0 to 65535, found 70000",
         "proxy.yaml: upstream.poolMax: expected one of url, keepAlive, chunkedRequests, connectTimeoutMs, firstByteTimeoutMs, "
           + "idleTimeoutMs, connectionsMax, found the unknown name \"poolMax\"",
