@@ -105,7 +105,7 @@ describe("command line", function () {
   it("the table shows no control characters of a stranger", () => {
     const strange = { admin: "http://h:1", reached: true, ready: true, process: "\u001b[31mred", site: "a", service: "b",
       notReady: {}, answer: {} } as const;
-    assert.doesNotMatch(statusTable([strange]), /\u001b/);
+    assert.ok(!statusTable([strange]).includes("\u001b"));
     assert.equal(exitOf([strange]), 0);
   });
 });
