@@ -130,6 +130,7 @@ export class Publisher {
       const learntMs = this.#world.clock.monotonicMs();
       const heads = await this.#learnHeads(keys);
       const images = await this.#rooms.rows.snapshot((read) => readImages(read, this.#rooms.service, keys));
+      this.#world.metrics.count("holdfast_footprints_read_total", keys.length);
       const { schema } = this.#rooms.era();
       const looks = this.#inOrder(keys, images).map(async (key) => {
         const image = present(images.get(keyText(key)), "readImages answers for every key asked");

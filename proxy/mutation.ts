@@ -38,6 +38,9 @@ export interface MutationRooms {
   readonly signal: AbortSignal;
 }
 
+/** The steps of a call, as they are counted; crash tests stop the process at each of them. */
+export type Step = "asked" | "noted" | "forwarded" | "captured";
+
 /** A call that may change rows, with the parameters found in its path. */
 export interface MutatingCall {
   readonly exchange: Exchange;
@@ -47,9 +50,13 @@ export interface MutatingCall {
 
 /** Carries one mutating call to its answer; returns the rest of the story, which goes on after the client has left. */
 export async function carryMutation(call: MutatingCall, rooms: MutationRooms, world: World): Promise<{ readonly captured: Promise<void> }> {
+  const step = (name: Step): void => world.metrics.count("holdfast_mutation_steps_total", 1, { step: name });
   const before = await askBefore(call, rooms, world);
+  step("asked");
   const intent = await note(call, before, rooms, world);
+  step("noted");
   const relayed = await rooms.forward.relay(call.exchange, { keepAnswerBytes: KEPT_BODY_BYTES, keepRequestBytes: KEPT_BODY_BYTES });
+  step("forwarded");
   return { captured: capture(call, before, intent, relayed, rooms, world) };
 }
 
@@ -67,8 +74,10 @@ async function askBefore(call: MutatingCall, rooms: MutationRooms, world: World)
 /** The durable note; undefined when the journal cannot be written. @throws E_INTENT_UNAVAILABLE when calls are to be refused then. */
 async function note(call: MutatingCall, before: Before | undefined, rooms: MutationRooms, world: World): Promise<Intent | undefined> {
   try {
-    return await rooms.intents.open({ capture: call.declared.on, parameters: call.parameters, keys: before?.names ?? [],
+    const intent = await rooms.intents.open({ capture: call.declared.on, parameters: call.parameters, keys: before?.names ?? [],
       scans: before?.scans ?? kindsOf(call.declared), startedMs: world.clock.nowMs() });
+    rooms.faults.clear("E_INTENT_UNAVAILABLE", "intents");
+    return intent;
   } catch (error) {
     if (!isOperating(error, "E_INTENT_UNAVAILABLE")) throw error;
     rooms.faults.raise(error.code, "intents", error.message, error.facts);
@@ -86,6 +95,7 @@ async function capture(call: MutatingCall, before: Before | undefined, intent: I
     await captureEffect(call.declared, facts, before, effect, rooms, world);
   }
   if (rooms.signal.aborted) return;
+  world.metrics.count("holdfast_mutation_steps_total", 1, { step: "captured" satisfies Step });
   if (intent !== undefined) rooms.intents.close(intent);
 }
 
