@@ -58,8 +58,10 @@ export async function runUntilSignal(
       return EXIT_OK;
     }
     log.info("started");
-    log.info("stopping", { signal: await signalled });
+    const signal = await signalled;
+    // Before anybody can see that we are stopping: without it a second signal would end us without a word.
     endOnSecondSignal(log);
+    log.info("stopping", { signal });
     return await stopWithin(world, running, drainTimeoutMs + STOP_MARGIN_MS);
   } catch (error) {
     if (error instanceof AssertionError || !isStartFailure(error)) throw error;

@@ -68,7 +68,8 @@ describe("a secret", () => {
 
   it("is sealed in every text made of it", () => {
     const texts = [`${secret}`, String(secret), JSON.stringify({ secret }), inspect(secret),
-      inspect({ deep: { secret } }, { depth: 9 }), format("%s %o %j", secret, secret, secret), Object.keys(secret).join(), JSON.stringify(Object.entries(secret))];
+      inspect({ deep: { secret } }, { depth: 9 }), format("%s %o %j", secret, secret, secret),
+      Object.keys(secret).join(), JSON.stringify(Object.entries(secret))];
     for (const text of texts) assert.doesNotMatch(text, /hunter2/);
   });
 });
