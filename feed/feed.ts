@@ -51,7 +51,10 @@ export interface ReadOptions {
   /** Only messages with a sequence above this one. */
   readonly after: number;
   readonly headersOnly?: boolean;
-  /** Stop when everything stored so far was delivered, instead of waiting for more. */
+  /**
+   * Stop when everything stored so far was delivered, instead of waiting for more. An aggregate that was published again
+   * meanwhile may be above the end of what was delivered: not having seen it is no proof that it does not exist.
+   */
   readonly untilTip?: boolean;
   /** At most this many messages, and about this many bytes, in one batch. */
   readonly batchMessagesMax: number;

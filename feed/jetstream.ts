@@ -4,7 +4,8 @@
  * Invariants: opening never blocks and never fails, whether or not a server is there; nothing about a subject is cached
  * here; a publish either names what became of it or fails with an error that says it may have happened; a site only uses
  * what feed/permissions.ts lists. A reading at a site uses one of two fixed consumer names, so readings of the same name on
- * one feed wait for each other; two processes of one site take the consumer from each other, and each notices.
+ * one feed wait for each other; two processes of one site take the consumer from each other, and the loser notices: it then
+ * leaves the consumer alone, which is no longer its own.
  * Not here: connection life (link.ts), the pull loop (reading.ts), what answers mean (answers.ts), the stream itself (keeper.ts).
  */
 import { AckPolicy, DeliverPolicy, jetstream, JetStreamApiCodes, JetStreamApiError, ReplayPolicy,
@@ -119,6 +120,7 @@ class NatsFeed implements JetstreamFeed {
       connectTimeoutMs: options.connectTimeoutMs,
       reconnect: { firstMs: options.reconnectFirstMs, lastMs: options.reconnectLastMs },
     }, this.#world, (connection) => this.#greet(connection));
+    world.metrics.gauge("holdfast_feed_in_flight_calls", () => this.#link.callsInFlight, { service: options.service });
     this.#keeper = new StreamKeeper({ service: options.service, replicas: options.replicas, sizeBytesMax: options.streamBytesMax,
       timeoutMs: options.publishTimeoutMs }, this.#link, this.#world.log);
   }
@@ -208,20 +210,46 @@ class NatsFeed implements JetstreamFeed {
       },
     });
     signal.addEventListener("abort", onAbort, { once: true });
+    let orderly = false;
     try {
-      for (let unreached = 0; !signal.aborted;) {
-        const batch = await reading.take();
-        if (batch === undefined || signal.aborted) return;
-        unreached = batch.length === 0 ? unreached + 1 : 0;
-        if (tip !== undefined && batch.length === 0 && await this.#tipIsBelow(options.filter, reading.reached, unreached)) return;
-        yield batch;
-      }
+      yield* this.#batchesOf(reading, options.filter, tip, signal);
+      orderly = true;
     } finally {
       signal.removeEventListener("abort", onAbort);
       unwatch();
       reading.close();
-      if (this.#link.disconnected() === undefined) await this.#forget(name).catch(() => undefined);
+      if (orderly || signal.aborted || this.#options.role === "centre") await this.#forget(name).catch(() => undefined);
     }
+  }
+
+  /** Hands out batches; looks behind the server's back whenever it says that nothing more is there. */
+  async *#batchesOf(reading: Reading, filter: string, tip: number | undefined, signal: AbortSignal):
+    AsyncGenerator<readonly FeedMessage[], void, void> {
+    let unreached = 0;
+    let believed = 0;
+    while (!signal.aborted) {
+      const batch = await reading.take();
+      if (batch === undefined || signal.aborted) return;
+      unreached = batch.length === 0 ? unreached + 1 : 0;
+      if (batch.length === 0 && tip !== undefined && await this.#tipIsBelow(filter, reading.reached, unreached)) return;
+      if (batch.length === 0 && reading.passed > Math.max(reading.reached, believed)) {
+        believed = await this.#nothingPassedOver(filter, reading);
+      }
+      yield batch;
+    }
+  }
+
+  /**
+   * The server says it has passed messages that never came: they may all be outside the filter. Gives the sequence up to which
+   * that was found true. @throws E_FEED_UNAVAILABLE when one of them should have come.
+   */
+  async #nothingPassedOver(filter: string, reading: Reading): Promise<number> {
+    const { reached, passed } = reading;
+    const newest = (await this.#lastOf(filter))?.sequence ?? 0;
+    if (newest > reached && newest <= passed) {
+      throw unavailable("the server passed over messages without delivering them", { newest, reached, passed });
+    }
+    return passed;
   }
 
   /** True when nothing above `reached` is left. @throws E_FEED_UNAVAILABLE when the server names more and does not deliver it. */

@@ -20,6 +20,7 @@ const SHARE_OF_SCARCE_STORAGE = 1 / 4;
 
 type Wanted = ReturnType<typeof streamSettings>;
 
+/** Looks after one service's stream, over a link that others use too. */
 export class StreamKeeper {
   readonly #wish: StreamWish & { readonly timeoutMs: number };
   readonly #link: Link;

@@ -52,6 +52,7 @@ export interface Watcher {
   refused(subject: string, error: OperatingError): void;
 }
 
+/** One connection for the life of a feed. It begins to connect when constructed; close() it. */
 export class Link {
   readonly #options: LinkOptions;
   readonly #world: World;

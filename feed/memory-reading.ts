@@ -10,6 +10,7 @@ import type { FeedMessage, ReadOptions } from "./feed.ts";
 import type { Listener, Readable } from "./memory-stream.ts";
 import { fitting } from "./reading.ts";
 
+/** Give it take() until undefined or an error, then close(). */
 export class MemoryReading implements Listener {
   readonly #stream: Readable;
   readonly #options: ReadOptions;

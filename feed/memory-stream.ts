@@ -60,6 +60,7 @@ export function covers(filter: string, subject: string): boolean {
   return tokens.length === wanted.length;
 }
 
+/** One service's stream; hand it to as many memoryFeed() handles as there are processes. */
 export class MemoryStream implements Readable {
   readonly name: string;
   readonly startBeyondEnd: "clip" | "wait";

@@ -9,7 +9,9 @@
  * what was certain has been handed out. Memory: less than one batch waiting plus two on their way.
  * Not here: the consumer's creation and deletion (feed/jetstream.ts), what a position means (syncd/).
  * Outside facts (nats-server 2.9.10): a pull for a consumer that does not exist is not answered at all, so silence is the
- * only sign; heartbeats name the last delivery; a request ends with 409 when the next message does not fit its bytes.
+ * only sign; heartbeats name the last delivery; a request ends with 409 when the next message does not fit its bytes; purging
+ * one subject moves every consumer with a wider filter to the stream's end, without a hole in its numbering: the sequence that
+ * heartbeats name as passed is the only trace, and the caller checks it (jetstream.ts).
  */
 import type { Msg, NatsConnection, Subscription } from "@nats-io/transport-node";
 import { present } from "../core/assert.ts";
@@ -50,6 +52,7 @@ interface Slot {
   open: number;
 }
 
+/** Pulls from one consumer that its maker has just created. */
 export class Reading {
   readonly #plan: ReadingPlan;
   readonly #connection: NatsConnection;
@@ -59,6 +62,7 @@ export class Reading {
   #waitingBytes = 0;
   #deliveries = 0;
   #reached: number;
+  #passed = 0;
   #failure: OperatingError | undefined;
   #ended = false;
   #quiet = false;
@@ -84,6 +88,11 @@ export class Reading {
   /** Sequence of the last message that arrived, or the start. */
   get reached(): number {
     return this.#reached;
+  }
+
+  /** Sequence up to which the server says it has looked, delivering what the filter covers. */
+  get passed(): number {
+    return this.#passed;
   }
 
   /**
@@ -200,6 +209,7 @@ export class Reading {
       return this.fail(unavailable("the server delivered messages that did not arrive",
         { delivered: Number(named), arrived: this.#deliveries }));
     }
+    this.#passed = Number(frame.headers?.get("Nats-Last-Stream") ?? "") || this.#passed;
     if (this.#waiting.length > 0) return;
     if (this.#clock.monotonicMs() - this.#lastHandedOutMs < this.#plan.idleHeartbeatMs / 2) return;
     this.#quiet = true;

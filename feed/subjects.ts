@@ -8,14 +8,17 @@ import { keyFromText, keyText, type AggregateKey } from "../schemas/row.ts";
 
 export const SCOPE_ALL = "all";
 
+/** Name of the service's stream. */
 export function streamOf(service: string): string {
   return `HOLDFAST_${service.toUpperCase()}`;
 }
 
+/** What every image subject of a scope begins with; the permission of those who may read it. */
 export function subjectPrefix(service: string, scope: string): string {
   return `os.v1.${service}.${scope}`;
 }
 
+/** The subject of one aggregate. */
 export function subjectOf(service: string, scope: string, key: AggregateKey): string {
   return `${subjectPrefix(service, scope)}.${keyText(key)}`;
 }
@@ -31,6 +34,7 @@ export function filterOf(service: string, scope: string, kind?: string): string 
   return kind === undefined ? `${subjectPrefix(service, scope)}.>` : `${subjectPrefix(service, scope)}.${kind}.>`;
 }
 
+/** Where a site reports how it is. */
 export function statusSubject(service: string, site: string): string {
   return `os.status.v1.${service}.${site}`;
 }

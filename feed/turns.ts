@@ -6,6 +6,7 @@ import { assert } from "../core/assert.ts";
 
 const TURNS_WAITING_MAX = 16;
 
+/** A queue for each name. */
 export class Turns {
   readonly #waiting = new Map<string, (() => void)[]>();
 

@@ -13,7 +13,7 @@ feedContract("memory", async () => {
   const open = () => memoryFeed(stream, systemClock, { idleHeartbeatMs: IDLE_HEARTBEAT_MS });
   const [centre, other, site] = [open(), open(), open()];
   await centre.ensureStream();
-  return { centre, other, site, idleHeartbeatMs: IDLE_HEARTBEAT_MS,
+  return { centre, other, site,
     purge: (subject) => Promise.resolve(stream.faults.purge(subject, Infinity)),
     disturbReaders: () => Promise.resolve(stream.faults.restart()),
     close: async () => void await Promise.all([centre, other, site].map((feed) => feed.close())) };

@@ -8,8 +8,15 @@ import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { connect as connectSocket, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { connect, type NatsConnection } from "@nats-io/transport-node";
 import { present } from "../../core/assert.ts";
-import type { Permissions } from "../../feed/permissions.ts";
+import { systemClock } from "../../core/clock.ts";
+import { silentLog } from "../../core/log.ts";
+import { noMetrics } from "../../core/metrics.ts";
+import { systemRandom } from "../../core/random.ts";
+import { Secret } from "../../core/secret.ts";
+import { openJetstream, type JetstreamFeed, type JetstreamOptions } from "../../feed/jetstream.ts";
+import { sitePermissions, type Permissions } from "../../feed/permissions.ts";
 
 const PLACES = ["/usr/sbin/nats-server", "/usr/bin/nats-server", "/usr/local/bin/nats-server"];
 const READY_TIMEOUT_MS = 10_000;
@@ -170,4 +177,41 @@ export async function startNats(binary: string, settings: NatsSettings): Promise
       await rm(directory, { recursive: true, force: true });
     },
   };
+}
+
+/** Users of a server for feed tests: everything for "centre", a site's exact rights for "edge1". Password: "<name>-word". */
+export const FEED_USERS: readonly NatsUser[] = [
+  { name: "centre", password: "centre-word" },
+  { name: "edge1", password: "edge1-word", permissions: sitePermissions("identity", "all", "edge1") },
+];
+
+/** A feed on a server with FEED_USERS; impatient, so that tests are quick. */
+export function openFeed(nats: NatsServer, role: "centre" | "site", more: Partial<JetstreamOptions> = {}): JetstreamFeed {
+  const name = role === "centre" ? "centre" : "edge1";
+  return openJetstream({ servers: [nats.server], user: name, password: new Secret(`${name}-word`), service: "identity",
+    scope: "all", role, site: name, tls: nats.caPath === undefined ? undefined : { caPath: nats.caPath }, reconnectFirstMs: 20,
+    reconnectLastMs: 100, idleHeartbeatMs: 150, requestExpiresMs: 1_000, publishTimeoutMs: 2_000,
+    streamBytesMax: 256 * 1024 ** 2, ...more }, { clock: systemClock, random: systemRandom, log: silentLog, metrics: noMetrics });
+}
+
+/** Waits until every feed is connected. */
+export async function joined(...feeds: readonly JetstreamFeed[]): Promise<void> {
+  const deadline = performance.now() + READY_TIMEOUT_MS;
+  for (;;) {
+    const reason = feeds.map((feed) => feed.disconnected()).find((why) => why !== undefined);
+    if (reason === undefined) return;
+    if (performance.now() > deadline) throw new Error(`not connected in time: ${reason}`);
+    await new Promise((resolve) => setTimeout(resolve, READY_POLL_MS));
+  }
+}
+
+/** Runs `work` on a connection past the adapter, to do what the adapter never does. */
+export async function rawly<T>(nats: NatsServer, user: string, work: (raw: NatsConnection) => Promise<T>): Promise<T> {
+  const raw = await connect({ servers: nats.server, user, pass: `${user}-word`, inboxPrefix: `_INBOX_${user}`,
+    ...(nats.caPath === undefined ? {} : { tls: { caFile: nats.caPath } }) });
+  try {
+    return await work(raw);
+  } finally {
+    await raw.close();
+  }
 }
