@@ -76,7 +76,8 @@ function testFilesAt(path) {
 /** Runs a program in a process group of its own; resolves with its exit status, or undefined when it had to be ended. */
 function runWithin(limitMs, program, words, environment) {
   return new Promise((resolve) => {
-    const child = spawn(program, words, { cwd: CHECKOUT, stdio: "inherit", detached: true, env: { ...process.env, ...environment } });
+    const child = spawn(program, words,
+      { cwd: CHECKOUT, stdio: "inherit", detached: true, env: { ...process.env, ...environment } });
     const endGroup = (signal) => {
       try {
         process.kill(-child.pid, signal);
@@ -120,17 +121,20 @@ async function runLayer(layer, limitMs, scratch) {
   const files = testFilesAt(layer.tests);
   if (files.length === 0) return { passed: 0, failed: 0, skipped: 0, trouble: "no tests yet" };
   const tally = join(scratch, `${layer.name}.json`);
-  const status = await runWithin(limitMs, join(BIN, "mocha"), ["--reporter", "tests/tally.mjs", ...files], { HOLDFAST_TEST_TALLY: tally });
-  const counts = existsSync(tally) ? JSON.parse(readFileSync(tally, "utf8")) : { passed: 0, failed: 0, skipped: 0 };
-  if (status === undefined) return { ...counts, failed: counts.failed + 1, trouble: `no end in ${Math.round(limitMs / 1000)} s` };
-  // Mocha's status is the number of failures; anything else means that it died or found no test to run.
-  if (status !== 0 && counts.failed === 0) return { ...counts, failed: 1, trouble: `mocha ended with status ${status}` };
-  return counts;
+  const status = await runWithin(limitMs, join(BIN, "mocha"), ["--reporter", "tests/tally.mjs", ...files],
+    { HOLDFAST_TEST_TALLY: tally });
+  const counts = existsSync(tally) ? JSON.parse(readFileSync(tally, "utf8")) : undefined;
+  const trouble = status === undefined ? `no end in ${Math.round(limitMs / 1000)} s`
+    : counts === undefined ? `mocha died with status ${status} before its tests had ended`
+    : status !== 0 && counts.failed === 0 ? `mocha ended with status ${status}` : undefined;
+  const { passed, failed, skipped } = counts ?? { passed: 0, failed: 0, skipped: 0 };
+  return { passed, failed: trouble === undefined ? failed : failed + 1, skipped, trouble };
 }
 
 function lineOf(name, { passed, failed, skipped, trouble }, seconds) {
   const counts = `${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ""}`;
-  return `${failed > 0 ? "✗" : "✓"} ${name.padEnd(11)}${seconds.toFixed(1).padStart(7)} s  ${counts}${trouble === undefined ? "" : ` (${trouble})`}`;
+  const note = trouble === undefined ? "" : ` (${trouble})`;
+  return `${failed > 0 ? "✗" : "✓"} ${name.padEnd(11)}${seconds.toFixed(1).padStart(7)} s  ${counts}${note}`;
 }
 
 async function main() {
