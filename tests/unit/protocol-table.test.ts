@@ -79,7 +79,7 @@ describe("docs/protocol.md", () => {
   it("states every number that a comment of a test speaks of", () => {
     const unknown = textsBelow("tests").flatMap(({ path, text }) =>
       [...text.matchAll(/\/\*\*[\s\S]*?\*\//g)].flatMap(([comment]) => [...comment.matchAll(/\b([PSI]\d{1,2})\b/g)])
-        .map(([, number]) => String(number)).filter((number) => !stated.includes(number)).map((number) => `${path}: ${number}`));
+        .filter(([, number]) => !stated.includes(String(number))).map(([, number]) => `${path}: ${number}`));
     assert.deepEqual(unknown, []);
   });
 
@@ -87,7 +87,8 @@ describe("docs/protocol.md", () => {
     const known = new Set(PAGE.match(/\b[A-Z]\d{1,2}\b/g));
     const unknown = PRODUCT.flatMap(textsBelow).flatMap(({ path, text }) =>
       [...text.matchAll(/docs\/protocol\.md ([A-Z]\d{1,2})\b|\b([A-Z]\d{1,2})(?:–[A-Z]\d{1,2})? of docs\/protocol\.md/g)]
-        .map(([, after, before]) => String(after ?? before)).filter((number) => !known.has(number)).map((number) => `${path}: ${number}`));
+        .map(([, after, before]) => String(after ?? before)).filter((number) => !known.has(number))
+        .map((number) => `${path}: ${number}`));
     assert.deepEqual(unknown, []);
   });
 });
