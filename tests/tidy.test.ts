@@ -12,7 +12,9 @@ const repository = treeAt(fileURLToPath(new URL("../", import.meta.url)));
 for (const rule of RULES) {
   describe(`rule: ${rule.name}`, () => {
     it("finds something wrong in each of its bad samples", () => {
-      for (const sample of rule.bad) assert.ok(rule.check(treeOf(sample)).length > 0, `nothing found in ${JSON.stringify(sample)}`);
+      for (const sample of rule.bad) {
+        assert.ok(rule.check(treeOf(sample)).length > 0, `nothing found in ${JSON.stringify(sample)}`);
+      }
     });
 
     it("accepts its good sample", () => {
