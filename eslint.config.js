@@ -21,7 +21,6 @@ export default tseslint.config(
       "@typescript-eslint/no-misused-promises": ["error", { checksVoidReturn: { arguments: false } }],
       "@typescript-eslint/no-non-null-assertion": "error",
       "@typescript-eslint/no-unnecessary-type-assertion": "error",
-      "@typescript-eslint/only-throw-error": ["error", { allowThrowingUnknown: true }],
       "@typescript-eslint/prefer-readonly": "error",
       "@typescript-eslint/require-await": "off",
       "@typescript-eslint/return-await": ["error", "error-handling-correctness-only"],
