@@ -1,7 +1,7 @@
 /**
- * Capture: from a call (or the auditor's suspicion) to published images. Composes the publish loop, class scans, logs and settle
- * re-reads, and prepares them: verifies the schema, makes the stream, decides the epoch, and compares everything once when the
- * stream is new. Used by the proxy and by the centre's auditor.
+ * Capture: from a call (or the auditor's suspicion) to published images. Composes the publish loop, class scans, logs and
+ * settle re-reads, and prepares them: verifies the schema, makes the stream, decides the epoch, and compares everything once
+ * when the stream is new. Used by the proxy and by the centre's auditor.
  *
  * Nothing is refused while it is not ready: marks wait, calls go on, /readyz says why.
  */
@@ -59,8 +59,12 @@ export const CAPTURE_DEFAULTS: CaptureOptions = {
   publish: PUBLISH_DEFAULTS, scan: SCAN_DEFAULTS, settle: SETTLE_DEFAULTS, dirtyKeysMax: 100_000, eraEveryMs: 10_000,
 };
 
+/** Faults that a successful preparation ends. */
+const SETTLED_BY_PREPARING = ["E_SCHEMA_UNKNOWN", "E_SCHEMA_MISMATCH", "E_FEED_MISCONFIGURED"] as const;
+
 const PREPARE_BACKOFF = { firstMs: 200, lastMs: 10_000 };
 
+/** The capture of one service at the centre; see the file's head. Its calls may be made before start(): they wait. */
 export class CaptureRoom implements Part {
   readonly name = "capture";
   readonly #rooms: CaptureRooms;
@@ -80,7 +84,8 @@ export class CaptureRoom implements Part {
     this.#rooms = rooms;
     this.#world = world;
     this.#options = options;
-    this.#publisher = new Publisher({ ...rooms, era: () => present(this.#era, "nothing is published before the era is known") }, world, options.publish);
+    const era = (): Era => present(this.#era, "nothing is published before the era is known");
+    this.#publisher = new Publisher({ ...rooms, era }, world, options.publish);
     const publish = (keys: readonly AggregateKey[]): Promise<void> => this.#publisher.publish(keys);
     this.#scans = new Scans({ ...rooms, publish, learnHead: (key, head) => this.#publisher.learnHead(key, head) },
       world, options.scan, this.#stopping.signal);
@@ -109,7 +114,8 @@ export class CaptureRoom implements Part {
   }
 
   /** For the status document. */
-  status(): { readonly epoch: number | undefined; readonly schema: string | undefined; readonly filled: boolean; readonly dirty: number; readonly scans: number } {
+  status(): { readonly epoch: number | undefined; readonly schema: string | undefined; readonly filled: boolean;
+    readonly dirty: number; readonly scans: number } {
     return { epoch: this.#era?.epoch, schema: this.#era?.schema, filled: this.#era?.filled ?? false,
       dirty: this.#publisher.dirty, scans: this.#scans.pending };
   }
@@ -121,7 +127,8 @@ export class CaptureRoom implements Part {
     const { conditions } = touchedBy(service, declared, { ...facts, request: undefined, answer: undefined });
     const keys = await this.#keysIn(scopes);
     const needless = conditions.length === 0 ? [] : await this.#unmet(conditions);
-    const scans = declared.touches.filter((touch) => touch.touch === "scan" && !needless.includes(touch.kind)).map((touch) => touch.kind);
+    const scanned = declared.touches.filter((touch) => touch.touch === "scan").map((touch) => touch.kind);
+    const scans = scanned.filter((kind) => !needless.includes(kind));
     return { keys, names: keys.map(keyText), scans, needless };
   }
 
@@ -251,7 +258,7 @@ export class CaptureRoom implements Part {
         const era = await claimEra(rows, feed, schema);
         assert(era.epoch >= 1, "epochs start at 1");
         this.#era = era;
-        for (const code of ["E_SCHEMA_UNKNOWN", "E_SCHEMA_MISMATCH", "E_FEED_MISCONFIGURED"] as const) faults.clear(code, service.name);
+        for (const code of SETTLED_BY_PREPARING) faults.clear(code, service.name);
         return era;
       } catch (error) {
         if (!isOperating(error)) throw error;

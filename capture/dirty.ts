@@ -15,6 +15,7 @@ interface Entry {
   looking: boolean;
 }
 
+/** See the file's head. Unbounded by itself: its user decides when to compare whole kinds instead. */
 export class DirtySet {
   readonly #entries = new Map<string, Entry>();
   readonly #queue = new Set<string>();

@@ -1,10 +1,10 @@
 /**
  * The era that images are published under: the schema revision of the database and the epoch of the stream. The epoch lives in
- * the central database, so that it survives the loss of every stream server. It rises whenever sequences may have started again:
- * the stream was made anew, or it is shorter than it was.
+ * the central database, so that it survives the loss of every stream server. It rises whenever sequences may have started
+ * again: the stream was made anew, or it is shorter than it was.
  *
- * Not here yet: heartbeats and the auditor's regression checks; a stream that is restored without being made anew and grows past
- * its old end before anybody looks is found by them.
+ * Not here yet: heartbeats and the auditor's regression checks; a stream that is restored without being made anew and grows
+ * past its old end before anybody looks is found by them.
  */
 import type { Feed } from "../feed/feed.ts";
 import type { Rows } from "../rows/rows.ts";

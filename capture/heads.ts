@@ -13,6 +13,7 @@ export interface Head {
 /** No message at all. */
 export const NO_HEAD: Head = { sequence: 0, digest: undefined };
 
+/** At most `headsMax` heads, the least recently used go first. */
 export class Heads {
   readonly #max: number;
   readonly #heads = new Map<string, Head>();

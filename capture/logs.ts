@@ -21,6 +21,7 @@ interface LogRooms {
   readonly scanKeys: (kind: string) => Promise<void>;
 }
 
+/** Remembers how far each log was read; forgotten with the process, after which the first look compares keys. */
 export class Logs {
   readonly #rooms: LogRooms;
   readonly #seen = new Map<string, { readonly least: number; readonly most: number }>();

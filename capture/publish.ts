@@ -1,7 +1,7 @@
 /**
- * The publish loop (docs/protocol.md P5), the only place that turns rows into messages. For each dirty aggregate, in this order:
- * learn the subject's last sequence, THEN read the rows in one snapshot, then publish expecting that sequence. A refused publish is
- * never sent again: the rows are read again. So the images of a subject never go back in time (I1).
+ * The publish loop (docs/protocol.md P5), the only place that turns rows into messages. For each dirty aggregate, in this
+ * order: learn the subject's last sequence, THEN read the rows in one snapshot, then publish expecting that sequence. A refused
+ * publish is never sent again: the rows are read again. So the images of a subject never go back in time (I1).
  *
  * Bounds: batchKeysMax aggregates a look, lanesMax looks at once, one look per aggregate, publishWithinMs from learning the
  * sequence to sending. Nothing is given up: on an outage the keys stay dirty and are tried again with growing pauses.
@@ -48,6 +48,7 @@ export interface PublishRooms {
 
 type Look = "done" | "again";
 
+/** One per service and process. publish() may be called before run(): the keys wait. */
 export class Publisher {
   readonly #rooms: PublishRooms;
   readonly #world: World;
@@ -194,7 +195,8 @@ export class Publisher {
       this.#heads.forget(subject);
       if (!isOperating(error, "E_IMAGE_TOO_LARGE")) throw error;
       this.#rooms.faults.raise(error.code, keyText(asked), error.message, error.facts);
-      this.#world.log.error("an aggregate is too large for the feed; sites keep its last image", { key: keyText(asked), ...factsOf(error) });
+      this.#world.log.error("an aggregate is too large for the feed; sites keep its last image", { key: keyText(asked),
+        ...factsOf(error) });
       return "done";
     }
   }
@@ -219,7 +221,8 @@ export class Publisher {
     };
     if (change.image.rows === undefined) headers["Hf-Deleted"] = "1";
     return this.#rooms.feed.publish({
-      subject, headers, payload: encodeChange(change), expected: head.sequence, id: `${subject} ${head.sequence} ${change.digest}`,
+      subject, headers, payload: encodeChange(change), expected: head.sequence,
+        id: `${subject} ${head.sequence} ${change.digest}`,
     });
   }
 

@@ -1,11 +1,11 @@
 /**
  * Class scans: compare every aggregate of a kind with the stream. The answer to whatever no predicate names: calls on unknown
- * routes, wide cascades, calls whose outcome or new ids are unknown, an intent journal that was lost. Levels of depth: "keys" finds
- * what was made and removed; "images" also what changed.
+ * routes, wide cascades, calls whose outcome or new ids are unknown, an intent journal that was lost. Levels of depth: "keys"
+ * finds what was made and removed; "images" also what changed.
  *
  * A scan only marks differences dirty; the publish loop reads again, so a race with live changes costs work, never truth.
- * Bounds: one scan per kind at a time, requests during a scan are answered by one more; at least restMs between two scans of a kind;
- * pages of pageKeysMax aggregates.
+ * Bounds: one scan per kind at a time, requests during a scan are answered by one more; at least restMs between two scans of a
+ * kind; pages of pageKeysMax aggregates.
  */
 import { factsOf } from "../core/log.ts";
 import { isOperating } from "../core/errors.ts";
@@ -52,6 +52,7 @@ interface Slot {
   asked: (() => void)[];
 }
 
+/** Scans of one service; they end when `signal` aborts, and then never resolve. */
 export class Scans {
   readonly #rooms: ScanRooms;
   readonly #world: World;
@@ -116,7 +117,8 @@ export class Scans {
       const name = keyText(found.key);
       const head = inStream.get(name);
       inStream.delete(name);
-      if (head === undefined || head.deleted || (found.digest !== undefined && found.digest !== head.digest)) differing.push(found.key);
+      if (head === undefined || head.deleted ||
+        (found.digest !== undefined && found.digest !== head.digest)) differing.push(found.key);
     }
     for (const entry of inStream.values()) if (!entry.deleted) differing.push(entry.key);
     return differing;
@@ -131,7 +133,8 @@ export class Scans {
       for (const message of batch) {
         const key = keyOfSubject(message.subject);
         if (key === undefined) continue;
-        const entry = { key, sequence: message.sequence, digest: message.headers["Hf-Digest"], deleted: message.headers["Hf-Deleted"] === "1" };
+        const entry = { key, sequence: message.sequence, digest: message.headers["Hf-Digest"],
+          deleted: message.headers["Hf-Deleted"] === "1" };
         entries.set(keyText(key), entry);
         this.#rooms.learnHead(key, entry);
       }

@@ -24,6 +24,7 @@ interface Round {
   readonly cancel: Cancel;
 }
 
+/** Holds what is to be looked at again, by the time it is due. */
 export class Settle {
   readonly #world: World;
   readonly #options: SettleOptions;

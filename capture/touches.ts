@@ -31,7 +31,8 @@ export interface Touched {
   readonly logs: readonly string[];
   readonly scans: ReadonlyMap<string, ScanDepth>;
   /** Kinds whose scan is needless unless such a row was there before the call. */
-  readonly conditions: readonly { readonly kind: string; readonly table: string; readonly where: Readonly<Record<string, readonly string[]>> }[];
+  readonly conditions: readonly { readonly kind: string; readonly table: string; readonly where: Readonly<Record<string,
+    readonly string[]>> }[];
 }
 
 /** Follows "$.a.b[*].c" into parsed JSON; every scalar it reaches, as text. */
@@ -136,7 +137,8 @@ function gather(service: Service, touch: Touch, facts: CallFacts, bodies: Bodies
       return;
     case "scan":
       into.scans.set(touch.kind, "images");
-      if (touch.onlyIf !== undefined) into.conditions.push({ kind: touch.kind, table: touch.onlyIf.table, where: valuesBy(touch.onlyIf.where) });
+      if (touch.onlyIf !== undefined) into.conditions.push({ kind: touch.kind, table: touch.onlyIf.table,
+        where: valuesBy(touch.onlyIf.where) });
   }
 }
 
@@ -152,7 +154,8 @@ const PLAIN_VALUE = /^[0-9a-z_-]+$/;
 
 /**
  * What must be asked of the database before the call is forwarded, because the call may take it away: the predicates, and
- * exact keys whose spelling in the path may differ from the stored one (case, padding: engines compare more loosely than we do).
+ * exact keys whose spelling in the path may differ from the stored one (case, padding: engines compare more loosely than we
+ * do).
  */
 export function askedBefore(service: Service, capture: Capture, facts: CallFacts): readonly Scope[] {
   const removing = capture.on.startsWith("DELETE ");

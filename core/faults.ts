@@ -18,6 +18,7 @@ export interface Fault {
   readonly facts: Facts;
 }
 
+/** The open faults of one process. */
 export class Faults {
   readonly #clock: Clock;
   readonly #open = new Map<string, Fault>();
@@ -34,7 +35,8 @@ export class Faults {
       this.#notKept += 1;
       return;
     }
-    this.#open.set(name, { code, about, message, facts, sinceMs: before?.sinceMs ?? this.#clock.nowMs(), times: (before?.times ?? 0) + 1 });
+    this.#open.set(name, { code, about, message, facts, sinceMs: before?.sinceMs ?? this.#clock.nowMs(),
+      times: (before?.times ?? 0) + 1 });
   }
 
   clear(code: ErrorCode, about: string): void {

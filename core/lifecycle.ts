@@ -35,7 +35,8 @@ export function lifecycleOf(parts: readonly Part[], log: Log): Lifecycle {
   let stopping: Promise<void> | undefined;
   const stopAll = async (): Promise<void> => {
     for (const part of started.splice(0).reverse()) {
-      await part.stop().catch((error: unknown) => log.error("a part did not stop cleanly", { part: part.name, ...factsOf(error) }));
+      await part.stop().catch((error: unknown) =>
+        log.error("a part did not stop cleanly", { part: part.name, ...factsOf(error) }));
     }
   };
   return {

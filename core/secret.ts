@@ -7,6 +7,7 @@ import { inspect } from "node:util";
 
 const SEALED = "[sealed]";
 
+/** See the file's head. Equality of two secrets is not offered: nothing here needs it. */
 export class Secret {
   readonly #value: string;
 

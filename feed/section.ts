@@ -16,10 +16,13 @@ export interface FeedSection {
   readonly reconnectJitterMs: number;
 }
 
-export function jetstreamOptionsOf(section: FeedSection, who: Pick<JetstreamOptions, "service" | "role" | "site">): JetstreamOptions {
+/** Options for `who`; what the section leaves out becomes what the server takes for "none". */
+export function jetstreamOptionsOf(section: FeedSection, who: Pick<JetstreamOptions, "service" | "role"
+  | "site">): JetstreamOptions {
   const { tls } = section;
   return {
-    ...who, servers: section.servers, user: section.user ?? "", password: section.password ?? new Secret(""), scope: section.scope,
+    ...who, servers: section.servers, user: section.user ?? "", password: section.password ?? new Secret(""),
+      scope: section.scope,
     tls: tls === undefined ? undefined : { caPath: tls.ca, certPath: tls.cert, keyPath: tls.key },
     publishTimeoutMs: section.publishTimeoutMs, reconnectLastMs: Math.max(250, section.reconnectJitterMs),
     replicas: section.replicas, streamBytesMax: section.streamBytesMax, maxImageBytes: section.imageBytesMax,

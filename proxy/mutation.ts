@@ -1,45 +1,47 @@
 /**
- * STORY 1 of 3: what happens to a call. Every call is forwarded unchanged. A call that may change rows is noted durably before the
- * upstream may act, and afterwards the rows it may have changed are read from the database and published. The client never waits for
- * the feed, and no answer or failure of ours changes what it gets.
+ * STORY 1 of 3: what happens to a call. Every call is forwarded unchanged. A call that may change rows is noted durably before
+ * the upstream may act, and afterwards the rows it may have changed are read from the database and published. The client never
+ * waits for the feed, and no answer or failure of ours changes what it gets.
  *
- *   asked before  what the call may take away (nothing is left to read afterwards)
- *   noted         fsynced; if that fails the call is forwarded anyway and its kinds are compared with the stream
- *   forwarded     the answer streams down; "unknown" when the upstream was lost on the way
- *   captured      rows → images → feed, through every outage; the intent is closed when the feed has them
+ *   asked      what the call may take away: nothing is left to read afterwards
+ *   noted      fsynced; if that fails the call is forwarded anyway (or refused, where configured) and a fault is raised
+ *   forwarded  the answer streams down; the outcome is "unknown" when the upstream was lost on the way
+ *   captured   rows → images → feed, through every outage; the intent is closed when the feed has them
  *
- * Keeps P1–P8 of docs/protocol.md: a crash at any line leaves an open intent, and an open intent is replayed at start.
+ * A crash at any line leaves an open intent, and an open intent is replayed at start (proxy/replay.ts; docs/protocol.md P1–P8).
  * Not here: which calls (route.ts), bytes (forward.ts), the journal (intent.ts), rows and messages (capture/).
  */
+import type { Before, CaptureRoom } from "../capture/capture.ts";
+import type { CallFacts } from "../capture/touches.ts";
+import { sleep } from "../core/clock.ts";
 import { isOperating } from "../core/errors.ts";
 import type { Faults } from "../core/faults.ts";
-import { sleep } from "../core/clock.ts";
-import type { World } from "../core/world.ts";
 import { factsOf } from "../core/log.ts";
-import type { Before, CaptureRoom } from "../capture/capture.ts";
+import type { World } from "../core/world.ts";
 import type { Capture } from "../schemas/define.ts";
+import { effectOf, type Effect } from "./effect.ts";
 import type { Exchange } from "./exchange.ts";
 import type { Forwarder, Relayed } from "./forward.ts";
 import type { Intent, Journal } from "./intent.ts";
-import { effectOf, type Effect } from "./effect.ts";
 
-/** Bytes of a request and of an answer that are kept to find new ids; a longer body turns into a comparison of the kind. */
+/** Bytes of a request and of an answer kept to find new ids; a longer body turns into a comparison of the kind. */
 export const KEPT_BODY_BYTES = 256 * 1024;
 
+/** The steps of a call, as they are counted; crash tests stop the process at each of them. */
+export type Step = "asked" | "noted" | "forwarded" | "captured";
+
 export interface MutationRooms {
+  readonly world: World;
   readonly forward: Forwarder;
   readonly intents: Journal;
   readonly capture: CaptureRoom;
   readonly faults: Faults;
-  /** "refuse": 503 while the journal cannot be written; "forward": the call's kinds are compared with the stream instead. */
+  /** While the journal cannot be written: "refuse" calls with 503, or "forward" them and rely on this process to live. */
   readonly whenUnwritable: "forward" | "refuse";
-  /** When the rows of a call with an unknown outcome are looked at for the last time. */
+  /** How much later the rows of a call with an unknown outcome are looked at for the last time. */
   readonly lateMs: number;
   readonly signal: AbortSignal;
 }
-
-/** The steps of a call, as they are counted; crash tests stop the process at each of them. */
-export type Step = "asked" | "noted" | "forwarded" | "captured";
 
 /** A call that may change rows, with the parameters found in its path. */
 export interface MutatingCall {
@@ -48,34 +50,41 @@ export interface MutatingCall {
   readonly parameters: Readonly<Record<string, string>>;
 }
 
-/** Carries one mutating call to its answer; returns the rest of the story, which goes on after the client has left. */
-export async function carryMutation(call: MutatingCall, rooms: MutationRooms, world: World): Promise<{ readonly captured: Promise<void> }> {
-  const step = (name: Step): void => world.metrics.count("holdfast_mutation_steps_total", 1, { step: name });
-  const before = await askBefore(call, rooms, world);
+/** Carries one mutating call to its answer; `captured` is the rest of the story, which goes on after the client has left. */
+export async function carryMutation(call: MutatingCall, rooms: MutationRooms): Promise<{ readonly captured: Promise<void> }> {
+  const step = (name: Step): void => rooms.world.metrics.count("holdfast_mutation_steps_total", 1, { step: name });
+  const before = await ask(call, rooms);
   step("asked");
-  const intent = await note(call, before, rooms, world);
+  const intent = await note(call, before, rooms);
   step("noted");
-  const relayed = await rooms.forward.relay(call.exchange, { keepAnswerBytes: KEPT_BODY_BYTES, keepRequestBytes: KEPT_BODY_BYTES });
+  const kept = { keepAnswerBytes: KEPT_BODY_BYTES, keepRequestBytes: KEPT_BODY_BYTES };
+  const relayed = await rooms.forward.relay(call.exchange, kept);
   step("forwarded");
-  return { captured: capture(call, before, intent, relayed, rooms, world) };
+  const captured = captureCall(call, before, relayed, rooms).then(() => {
+    if (rooms.signal.aborted) return;
+    step("captured");
+    if (intent !== undefined) rooms.intents.close(intent);
+  });
+  return { captured };
 }
 
 /** What the call may take away; undefined when the database cannot say, so that kinds are compared afterwards. */
-async function askBefore(call: MutatingCall, rooms: MutationRooms, world: World): Promise<Before | undefined> {
+async function ask(call: MutatingCall, rooms: MutationRooms): Promise<Before | undefined> {
   try {
     return await rooms.capture.before(call.declared, { parameters: call.parameters, request: undefined, answer: undefined });
   } catch (error) {
     if (!isOperating(error)) throw error;
-    world.log.warn("a call is forwarded without having asked what it may take away", { on: call.declared.on, ...factsOf(error) });
+    rooms.world.log.warn("a call is forwarded without asking what it may take away", { on: call.declared.on, ...factsOf(error) });
     return undefined;
   }
 }
 
-/** The durable note; undefined when the journal cannot be written. @throws E_INTENT_UNAVAILABLE when calls are to be refused then. */
-async function note(call: MutatingCall, before: Before | undefined, rooms: MutationRooms, world: World): Promise<Intent | undefined> {
+/** The durable note; undefined when the journal cannot be written. @throws E_INTENT_UNAVAILABLE when calls are refused then. */
+async function note(call: MutatingCall, before: Before | undefined, rooms: MutationRooms): Promise<Intent | undefined> {
+  const { on } = call.declared;
   try {
-    const intent = await rooms.intents.open({ capture: call.declared.on, parameters: call.parameters, keys: before?.names ?? [],
-      scans: before?.scans ?? kindsOf(call.declared), startedMs: world.clock.nowMs() });
+    const intent = await rooms.intents.open({ capture: on, parameters: call.parameters, keys: before?.names ?? [],
+      scans: before?.scans ?? kindsOf(call.declared), startedMs: rooms.world.clock.nowMs() });
     rooms.faults.clear("E_INTENT_UNAVAILABLE", "intents");
     return intent;
   } catch (error) {
@@ -86,26 +95,21 @@ async function note(call: MutatingCall, before: Before | undefined, rooms: Mutat
   }
 }
 
-/** From the outcome to published images. Never rejects for an outage: it waits; never resolves once the process stops. */
-async function capture(call: MutatingCall, before: Before | undefined, intent: Intent | undefined, relayed: Relayed,
-  rooms: MutationRooms, world: World): Promise<void> {
+async function captureCall(call: MutatingCall, before: Before | undefined, relayed: Relayed, rooms: MutationRooms) {
   const effect = effectOf(call.declared, relayed);
-  if (effect !== "none") {
-    const facts = { parameters: call.parameters, request: relayed.requestBody, answer: effect === "unknown" ? undefined : relayed.answer };
-    await captureEffect(call.declared, facts, before, effect, rooms, world);
-  }
-  if (rooms.signal.aborted) return;
-  world.metrics.count("holdfast_mutation_steps_total", 1, { step: "captured" satisfies Step });
-  if (intent !== undefined) rooms.intents.close(intent);
+  if (effect === "none") return;
+  const answer = effect === "unknown" ? undefined : relayed.answer;
+  const facts = { parameters: call.parameters, request: relayed.requestBody, answer };
+  await captureEffect(call.declared, facts, before, effect, rooms);
 }
 
-/** Reads and publishes what a call may have changed, now, and once more late when its outcome is unknown. */
-export async function captureEffect(declared: Capture, facts: Parameters<CaptureRoom["after"]>[1], before: Before | undefined, effect: Effect,
-  rooms: Pick<MutationRooms, "capture" | "lateMs" | "signal">, world: World): Promise<void> {
+/** Reads and publishes what a call may have changed: now, and once more late when its outcome is unknown. */
+export async function captureEffect(declared: Capture, facts: CallFacts, before: Before | undefined, effect: Effect,
+  rooms: Pick<MutationRooms, "world" | "capture" | "lateMs" | "signal">): Promise<void> {
   await rooms.capture.after(declared, facts, before);
   if (before === undefined) await Promise.all(kindsOf(declared).map((kind) => rooms.capture.scan(kind, "keys")));
   if (effect !== "unknown") return;
-  await sleep(world.clock, rooms.lateMs, rooms.signal);
+  await sleep(rooms.world.clock, rooms.lateMs, rooms.signal);
   if (!rooms.signal.aborted) await rooms.capture.after(declared, facts, before);
 }
 

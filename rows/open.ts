@@ -25,7 +25,8 @@ export interface DatabaseSection {
 /** Opens the database without reaching for it: what is away is found out by the first call. */
 export function openRows(section: DatabaseSection, world: World): Rows {
   const options: DatabaseOptions = {
-    engine: section.engine, host: section.host, socketPath: section.socketPath, port: section.port ?? DEFAULT_PORTS[section.engine],
+    engine: section.engine, host: section.host, socketPath: section.socketPath,
+      port: section.port ?? DEFAULT_PORTS[section.engine],
     database: section.name, user: section.user, password: section.password ?? new Secret(""),
     poolMax: section.poolMax, connectTimeoutMs: section.connectTimeoutMs, statementTimeoutMs: section.statementTimeoutMs,
   };

@@ -1,4 +1,7 @@
-/** The gate before any row is read or written: the live database is the one the service file was verified against, or nothing happens. */
+/**
+ * The gate before any row is read or written: the live database is the one the service file was verified against, or nothing
+ * happens.
+ */
 import { OperatingError } from "../core/errors.ts";
 import type { Service } from "../schemas/define.ts";
 import type { Rows } from "./rows.ts";

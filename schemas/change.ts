@@ -40,6 +40,7 @@ export interface ChangeHead {
   readonly deleted: boolean;
 }
 
+/** A change for an image that was read under the schema revision `schema`. */
 export function changeOf(image: Image, schema: string): Change {
   return { image, digest: digestOf(image), schema };
 }
@@ -63,7 +64,8 @@ function isPayload(value: unknown): value is WirePayload {
   const { wire, kind, key, schema, rows } = value as Record<string, unknown>;
   return typeof wire === "number" && typeof kind === "string" && typeof schema === "string" &&
     Array.isArray(key) && key.every((part) => typeof part === "string") &&
-    (rows === undefined || (typeof rows === "object" && rows !== null && Object.values(rows).every((table) => Array.isArray(table))));
+    (rows === undefined || (typeof rows === "object" && rows !== null &&
+      Object.values(rows).every((table) => Array.isArray(table))));
 }
 
 /**

@@ -76,13 +76,15 @@ export function compareRows(table: Table, left: Row, right: Row): number {
 }
 
 /** An image in canonical form: tables in the kind's order, sent columns only and in declared order, rows sorted. */
-export function canonicalImage(service: Service, key: AggregateKey, rows: Readonly<Record<string, readonly Row[]>> | undefined): Image {
+export function canonicalImage(service: Service, key: AggregateKey, rows: Readonly<Record<string, readonly Row[]>>
+  | undefined): Image {
   if (rows === undefined) return { key, rows: undefined };
   const kind = present(service.kinds.get(key.kind), key.kind);
   const ordered: Record<string, readonly Row[]> = {};
   for (const name of kind.tables) {
     const table = present(service.tables.get(name), name);
-    ordered[name] = (rows[name] ?? []).map((row) => pickColumns(row, table.sent)).sort((left, right) => compareRows(table, left, right));
+    ordered[name] = (rows[name] ?? []).map((row) => pickColumns(row, table.sent)).sort((left, right) =>
+      compareRows(table, left, right));
   }
   return { key, rows: ordered };
 }

@@ -1,7 +1,8 @@
 /**
- * Carries batches into the database whatever it answers: waits out outages, repeats after deadlocks, learns what became of a commit
- * whose answer was lost, moves holders of unique values, splits a refused batch until the one bad change is alone and sets that aside,
- * and tries waiting changes again when what they wait for appears. One applier per service and site works at a time.
+ * Carries batches into the database whatever it answers: waits out outages, repeats after deadlocks, learns what became of a
+ * commit whose answer was lost, moves holders of unique values, splits a refused batch until the one bad change is alone and
+ * sets that aside, and tries waiting changes again when what they wait for appears. One applier per service and site works at a
+ * time.
  *
  * Bounds: contendedTriesMax repeats before a pause; parkedMax waiting changes, beyond which nothing more is read from the feed;
  * quarantinedMax, likewise; wokenMax waiting changes per try.
@@ -10,7 +11,7 @@ import { wireDatetime } from "../core/clock.ts";
 import { isOperating, type OperatingError } from "../core/errors.ts";
 import type { Faults } from "../core/faults.ts";
 import { factsOf } from "../core/log.ts";
-import { waitBeforeRetry } from "../core/retry.ts";
+import { waitBeforeRetry, type Backoff } from "../core/retry.ts";
 import type { World } from "../core/world.ts";
 import { present } from "../core/assert.ts";
 import { compareVersions } from "../schemas/position.ts";
@@ -32,20 +33,21 @@ export interface ApplierOptions {
   /** After this long a waiting change is a fault. */
   readonly parkedFaultMs: number;
   readonly wokenMax: number;
+  /** Pauses between tries while the database is away. */
+  readonly retry: Backoff;
 }
 
 export const APPLIER_DEFAULTS: ApplierOptions = {
   contendedTriesMax: 10, parkedMax: 100_000, quarantinedMax: 10_000, softWaitMs: 5_000, parkedRetryMs: 5_000,
-  parkedFaultMs: 600_000, wokenMax: 500,
+  parkedFaultMs: 600_000, wokenMax: 500, retry: { firstMs: 50, lastMs: 5_000 },
 };
-
-const BACKOFF = { firstMs: 50, lastMs: 5_000 };
 
 interface Work {
   readonly changes: readonly Received[];
   readonly unreadable: readonly Unreadable[];
 }
 
+/** See the file's head. Calls must not overlap: the follower makes them one after the other. */
 export class Applier {
   readonly #rooms: ApplyRooms;
   readonly #world: World;
@@ -57,7 +59,8 @@ export class Applier {
   /** Called after every commit that wrote rows. */
   readonly #committed: () => void;
 
-  constructor(rooms: ApplyRooms, position: SitePosition, faults: Faults, world: World, options: ApplierOptions, committed: () => void) {
+  constructor(rooms: ApplyRooms, position: SitePosition, faults: Faults, world: World, options: ApplierOptions,
+    committed: () => void) {
     this.#rooms = rooms;
     this.#position = position;
     this.#faults = faults;
@@ -80,8 +83,10 @@ export class Applier {
 
   /** A sentence when nothing more may be read because too much waits. */
   get overfull(): string | undefined {
-    if (this.#parking.size >= this.#options.parkedMax) return `${this.#parking.size} changes wait for other rows (bound parkedMax)`;
-    if (this.#quarantined.size >= this.#options.quarantinedMax) return `${this.#quarantined.size} changes are quarantined (bound quarantinedMax)`;
+    const { parkedMax, quarantinedMax } = this.#options;
+    if (this.#parking.size >= parkedMax) return `${this.#parking.size} changes wait for other rows (bound parkedMax)`;
+    const quarantined = this.#quarantined.size;
+    if (quarantined >= quarantinedMax) return `${quarantined} changes are quarantined (bound quarantinedMax)`;
     return undefined;
   }
 
@@ -112,7 +117,8 @@ export class Applier {
     for (const key of due) {
       const sinceMs = this.#parking.sinceMs(keyText(key));
       if (sinceMs === undefined || nowMs - sinceMs < this.#options.parkedFaultMs) continue;
-      this.#faults.raise("E_PARENT_MISSING", keyText(key), "a change has waited too long for rows it refers to or for a unique value");
+      this.#faults.raise("E_PARENT_MISSING", keyText(key),
+        "a change has waited too long for rows it refers to or for a unique value");
     }
   }
 
@@ -146,7 +152,8 @@ export class Applier {
   }
 
   /** Applies `work`, splitting it where the database refuses; marks of the rows that are there now. */
-  async #insist(work: Work, moveTo: SitePosition, signal: AbortSignal, impatient: ReadonlySet<string>): Promise<readonly string[]> {
+  async #insist(work: Work, moveTo: SitePosition, signal: AbortSignal,
+    impatient: ReadonlySet<string>): Promise<readonly string[]> {
     try {
       return await this.#attempt(work, moveTo, signal, impatient, false);
     } catch (error) {
@@ -155,7 +162,8 @@ export class Applier {
     }
   }
 
-  async #afterRefusal(error: OperatingError, work: Work, moveTo: SitePosition, signal: AbortSignal, impatient: ReadonlySet<string>): Promise<readonly string[]> {
+  async #afterRefusal(error: OperatingError, work: Work, moveTo: SitePosition, signal: AbortSignal,
+    impatient: ReadonlySet<string>): Promise<readonly string[]> {
     let refusal = error;
     if (error.code === "E_ROWS_UNIQUE") {
       try {
@@ -180,10 +188,12 @@ export class Applier {
   }
 
   /** One transaction, repeated through outages until it is stored or refused. */
-  async #attempt(work: Work, moveTo: SitePosition, signal: AbortSignal, impatient: ReadonlySet<string>, careful: boolean): Promise<readonly string[]> {
+  async #attempt(work: Work, moveTo: SitePosition, signal: AbortSignal, impatient: ReadonlySet<string>,
+    careful: boolean): Promise<readonly string[]> {
     for (let failures = 1; ; failures += 1) {
       if (signal.aborted) return [];
-      const batch: Batch = { ...work, held: this.#position, moveTo, impatient, careful, now: wireDatetime(this.#world.clock.nowMs()) };
+      const batch: Batch = { ...work, held: this.#position, moveTo, impatient, careful,
+        now: wireDatetime(this.#world.clock.nowMs()) };
       try {
         const applied = await applyBatch(this.#rooms, batch);
         this.#noteApplied(applied, work, moveTo);
@@ -191,9 +201,10 @@ export class Applier {
       } catch (error) {
         if (!isOperating(error) || isRefusal(error)) throw error;
         if (isOperating(error, "E_ROWS_COMMIT_UNKNOWN", "E_SITE_CONTENDED")) await this.#lookUpPosition(error);
-        this.#world.log.warn("a batch could not be stored and is tried again", { changes: work.changes.length, ...factsOf(error) });
+        this.#world.log.warn("a batch could not be stored and is tried again", { changes: work.changes.length,
+          ...factsOf(error) });
         if (!isOperating(error, "E_ROWS_CONTENDED") || failures % this.#options.contendedTriesMax === 0) {
-          await waitBeforeRetry(this.#world, BACKOFF, failures, signal);
+          await waitBeforeRetry(this.#world, this.#options.retry, failures, signal);
         }
       }
     }
@@ -240,7 +251,8 @@ export class Applier {
     this.#world.log.error("a change is quarantined; the others go on", { key: name, reason });
   }
 
-  async #putAside(change: Received, error: OperatingError, unreadable: readonly Unreadable[], moveTo: SitePosition): Promise<void> {
+  async #putAside(change: Received, error: OperatingError, unreadable: readonly Unreadable[],
+    moveTo: SitePosition): Promise<void> {
     const aside = present(setAside(error), "a refusal is the change's own fault");
     const key = change.image.key;
     const note = { key, version: change.version, digest: change.digest, payload: change.payload, reason: aside.reason,
@@ -249,7 +261,8 @@ export class Applier {
       await forgetWaiting(write, [key, ...unreadable.map((each) => each.key)]);
       if (aside.how === "park") await notePark(write, [{ ...note, waits: [] }]);
       else await noteQuarantine(write, [{ ...note, code: aside.code }]);
-      await noteQuarantine(write, unreadable.map((each) => ({ ...each, digest: "", code: each.error.code, reason: each.error.message, since: note.since })));
+      await noteQuarantine(write, unreadable.map((each) =>
+        ({ ...each, digest: "", code: each.error.code, reason: each.error.message, since: note.since })));
       await movePosition(write, this.#rooms.stream, moveTo);
     });
     this.#position = moveTo;

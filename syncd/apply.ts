@@ -1,6 +1,6 @@
 /**
- * STORY 3 of 3: what happens to a row. A batch of received changes becomes rows of the site's own database, and the position moves,
- * in one transaction: either everything is there after it, or nothing.
+ * STORY 3 of 3: what happens to a row. A batch of received changes becomes rows of the site's own database, and the position
+ * moves, in one transaction: either everything is there after it, or nothing.
  *
  * Keeps I2 (versions never go back), I3 (position and effects in one commit), I4 (a change applied twice has one effect).
  * Not here: what to do when the database refuses (syncd/applier.ts), when to try a waiting change again (syncd/parking.ts),
@@ -12,7 +12,8 @@ import type { Service } from "../schemas/define.ts";
 import { compareVersions, type Version } from "../schemas/position.ts";
 import { keyText, type Image } from "../schemas/row.ts";
 import { decideBatch, isNews, newestOfEach, type Candidate } from "./decide.ts";
-import { forgetWaiting, lockPosition, movePosition, noteApplied, notePark, noteQuarantine, readApplied, type SitePosition } from "./ledger.ts";
+import { forgetWaiting, lockPosition, movePosition, noteApplied, notePark, noteQuarantine, readApplied,
+  type SitePosition } from "./ledger.ts";
 import type { Received, Unreadable } from "./received.ts";
 import { markOf, marksOf, needsOf, questionsOf } from "./references.ts";
 import { carryOut, planFor } from "./rewrite.ts";
@@ -62,8 +63,10 @@ export function applyBatch(rooms: ApplyRooms, batch: Batch): Promise<Applied> {
     const rowsWritten = await carryOut(write, plan);
     await forgetWaiting(write, [...news.map((change) => change.image.key), ...batch.unreadable.map((each) => each.key)]);
     await noteApplied(write, ready.map(asEntry), applied);
-    await notePark(write, parked.map(({ change, waits }) => ({ ...asEntry(change), reason: "E_PARENT_MISSING", waits, since: batch.now })));
-    await noteQuarantine(write, batch.unreadable.map((each) => ({ ...each, digest: "", code: each.error.code, reason: each.error.message, since: batch.now })));
+    await notePark(write, parked.map(({ change, waits }) =>
+      ({ ...asEntry(change), reason: "E_PARENT_MISSING", waits, since: batch.now })));
+    await noteQuarantine(write, batch.unreadable.map((each) =>
+      ({ ...each, digest: "", code: each.error.code, reason: each.error.message, since: batch.now })));
     await movePosition(write, rooms.stream, batch.moveTo);
     const marks = ready.flatMap((change) => marksOf(rooms.service, change.image));
     return { written: ready, parked, skipped: batch.changes.length - news.length, rowsWritten, marks };

@@ -1,8 +1,8 @@
 /**
  * What rows need outside their database. Here: the services' caches. After every commit the service's cache regions are made
- * unreachable, and once more a few seconds later, because a reader that took the old row before our commit may store it after our
- * first invalidation (docs/protocol.md E6). Failures are tried again until they succeed; rows never wait for a cache.
- * Not here yet: key repositories and image bytes.
+ * unreachable, and once more a few seconds later, because a reader that took the old row before our commit may store it after
+ * our first invalidation (docs/protocol.md E6). Failures are tried again until they succeed; rows never wait for a cache. Not
+ * here yet: key repositories and image bytes.
  */
 import type { Cancel } from "../core/clock.ts";
 import { isOperating } from "../core/errors.ts";
@@ -23,6 +23,7 @@ export interface CacheOptions {
 
 type DeleteKeys = (server: string, keys: readonly string[]) => Promise<void>;
 
+/** The caches of one service at one site. */
 export class CacheInvalidation {
   readonly #options: CacheOptions;
   readonly #world: World;

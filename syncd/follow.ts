@@ -1,7 +1,8 @@
 /**
- * Follows one service's stream at a site: prepares the database, fills it the first time, then reads from the position in the site's
- * own database for ever. The stream server keeps no cursor for us; after any doubt reading starts again from the position (E3).
- * Batches are whatever has arrived, up to the bounds, so a quiet stream is applied at once and a busy one in large transactions.
+ * Follows one service's stream at a site: prepares the database, fills it the first time, then reads from the position in the
+ * site's own database for ever. The stream server keeps no cursor for us; after any doubt reading starts again from the
+ * position (E3). Batches are whatever has arrived, up to the bounds, so a quiet stream is applied at once and a busy one in
+ * large transactions.
  */
 import { isOperating } from "../core/errors.ts";
 import type { Faults } from "../core/faults.ts";
@@ -23,7 +24,6 @@ import { fillSite, receiveAll, type ReadBounds } from "./fill.ts";
 import { LEDGER_TABLES, movePosition, readPosition, startPosition, type SitePosition } from "./ledger.ts";
 import { epochOf } from "./received.ts";
 
-const BACKOFF = { firstMs: 100, lastMs: 5_000 };
 /** Pause before looking again whether too much still waits. */
 const OVERFULL_PAUSE_MS = 1_000;
 
@@ -49,6 +49,7 @@ export interface FollowStatus {
   readonly notReady: string | undefined;
 }
 
+/** One service at one site. start() returns at once; what is away is waited for and named by notReady(). */
 export class Follower implements Part {
   readonly name: string;
   readonly #rooms: FollowRooms;
@@ -90,8 +91,10 @@ export class Follower implements Part {
 
   status(): FollowStatus {
     const position = this.#applier?.position;
-    return { service: this.#rooms.service.name, epoch: position?.epoch ?? 0, sequence: position?.sequence ?? 0, mode: position?.mode ?? "unknown",
-      parked: this.#applier?.parked ?? 0, quarantined: this.#applier?.quarantined ?? 0, lagSeconds: this.#lagSeconds, notReady: this.notReady() };
+    return { service: this.#rooms.service.name, epoch: position?.epoch ?? 0, sequence: position?.sequence ?? 0,
+      mode: position?.mode ?? "unknown",
+      parked: this.#applier?.parked ?? 0, quarantined: this.#applier?.quarantined ?? 0, lagSeconds: this.#lagSeconds,
+        notReady: this.notReady() };
   }
 
   async #live(): Promise<void> {
@@ -106,8 +109,9 @@ export class Follower implements Part {
         if (!isOperating(error)) throw error;
         if (this.#applier === undefined) this.#obstacle = error.message;
         if (error.move === "operator") this.#rooms.faults.raise(error.code, this.#rooms.service.name, error.message, error.facts);
-        this.#world.log.warn("following was interrupted and starts again from the position", { service: this.#rooms.service.name, ...factsOf(error) });
-        await waitBeforeRetry(this.#world, BACKOFF, ++failures, signal);
+        this.#world.log.warn("following was interrupted and starts again from the position",
+          { service: this.#rooms.service.name, ...factsOf(error) });
+        await waitBeforeRetry(this.#world, this.#applying.retry, ++failures, signal);
       }
     }
   }
@@ -118,7 +122,8 @@ export class Follower implements Part {
     await verifiedSchema(service, rows);
     for (const code of ["E_SCHEMA_UNKNOWN", "E_SCHEMA_MISMATCH"] as const) faults.clear(code, service.name);
     await rows.ensureTables(LEDGER_TABLES);
-    for (const table of service.tables.values()) if (table.counted !== undefined) await rows.ensureCounter(table, SITE_COUNTER_FIRST);
+    for (const table of service.tables.values()) if (table.counted !== undefined) await rows.ensureCounter(table,
+      SITE_COUNTER_FIRST);
     const position = await rows.transaction(async (write): Promise<SitePosition> => {
       const held = await readPosition(write, feed.stream);
       if (held !== undefined) return held;
@@ -168,7 +173,8 @@ export class Follower implements Part {
 
   async #take(applier: Applier, messages: readonly FeedMessage[], last: FeedMessage): Promise<void> {
     const epoch = Math.max(applier.position.epoch, epochOf(last));
-    await applier.carry(receiveAll(this.#rooms.service, messages), { epoch, sequence: last.sequence, mode: "tail" }, this.#stopping.signal);
+    await applier.carry(receiveAll(this.#rooms.service, messages), { epoch, sequence: last.sequence, mode: "tail" },
+      this.#stopping.signal);
     const publishedMs = Number(last.headers["Hf-At"]);
     if (Number.isFinite(publishedMs)) {
       this.#lagSeconds = Math.max(0, (this.#world.clock.nowMs() - publishedMs) / 1000);

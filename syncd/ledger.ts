@@ -19,19 +19,22 @@ export const POSITION_TABLE = declareTable("holdfast_position", {
 /** Newest image applied of each aggregate. `hash` stands for the key, which can be longer than an index allows. */
 export const APPLIED_TABLE = declareTable("holdfast_applied", {
   key: ["hash"],
-  columns: { hash: "text", name: "text?", epoch: "bigint", sequence: "bigint", digest: "text", deleted: "boolean", payload: "text?" },
+  columns: { hash: "text", name: "text?", epoch: "bigint", sequence: "bigint", digest: "text", deleted: "boolean",
+    payload: "text?" },
 });
 
 /** Changes that wait for rows they refer to, or for a unique value to become free. */
 export const PARKED_TABLE = declareTable("holdfast_parked", {
   key: ["hash"],
-  columns: { hash: "text", name: "text?", epoch: "bigint", sequence: "bigint", reason: "text", waits: "text?", since: "datetime", payload: "text?" },
+  columns: { hash: "text", name: "text?", epoch: "bigint", sequence: "bigint", reason: "text", waits: "text?",
+    since: "datetime", payload: "text?" },
 });
 
 /** Changes that this site cannot hold; kept whole for a person, and for another try. */
 export const QUARANTINE_TABLE = declareTable("holdfast_quarantine", {
   key: ["hash"],
-  columns: { hash: "text", name: "text?", epoch: "bigint", sequence: "bigint", code: "text", reason: "text?", since: "datetime", payload: "text?" },
+  columns: { hash: "text", name: "text?", epoch: "bigint", sequence: "bigint", code: "text", reason: "text?",
+    since: "datetime", payload: "text?" },
 });
 
 export const LEDGER_TABLES: readonly Table[] = [POSITION_TABLE, APPLIED_TABLE, PARKED_TABLE, QUARANTINE_TABLE];
@@ -55,6 +58,7 @@ function versionColumns(version: Version): Record<string, Value> {
   return { epoch: String(version.epoch), sequence: String(version.sequence) };
 }
 
+/** The stored position; undefined before the first start. */
 export async function readPosition(read: RowReader, stream: string): Promise<SitePosition | undefined> {
   const row = (await read.select(POSITION_TABLE, { columns: ["stream"], values: [[stream]] }))[0];
   return row === undefined ? undefined : { ...versionOf(row), mode: row["mode"] === "fill" ? "fill" : "tail" };
@@ -66,12 +70,15 @@ export async function lockPosition(write: RowWriter, stream: string): Promise<Si
   return row === undefined ? undefined : { ...versionOf(row), mode: row["mode"] === "fill" ? "fill" : "tail" };
 }
 
+/** Stores the first position of a site. @throws E_ROWS_UNIQUE when there is one already. */
 export async function startPosition(write: RowWriter, stream: string, position: SitePosition): Promise<void> {
   await write.insert(POSITION_TABLE, [{ stream, ...versionColumns(position), mode: position.mode }]);
 }
 
+/** Moves the position; together with the rows it speaks of, in the caller's transaction. */
 export async function movePosition(write: RowWriter, stream: string, position: SitePosition): Promise<void> {
-  await write.update(POSITION_TABLE, [{ stream, ...versionColumns(position), mode: position.mode }], ["epoch", "sequence", "mode"]);
+  await write.update(POSITION_TABLE, [{ stream, ...versionColumns(position), mode: position.mode }],
+    ["epoch", "sequence", "mode"]);
 }
 
 /** Versions applied, by keyText; aggregates never applied are absent. */
@@ -91,7 +98,8 @@ export interface LedgerEntry {
 }
 
 /** Notes images as applied; `known` says which aggregates have a note already. */
-export async function noteApplied(write: RowWriter, entries: readonly LedgerEntry[], known: ReadonlyMap<string, Version>): Promise<void> {
+export async function noteApplied(write: RowWriter, entries: readonly LedgerEntry[], known: ReadonlyMap<string,
+  Version>): Promise<void> {
   const rows = entries.map((entry): Row => ({ hash: hashOf(entry.key), name: keyText(entry.key), ...versionColumns(entry.version),
     digest: entry.digest, deleted: entry.payload === undefined, payload: entry.payload ?? null }));
   const isKnown = (row: Row): boolean => known.has(String(row["name"]));
@@ -119,13 +127,17 @@ export async function forgetWaiting(write: RowWriter, keys: readonly AggregateKe
   await write.remove(QUARANTINE_TABLE, rows);
 }
 
+/** Parks changes; the caller has forgotten what waited of them before. */
 export async function notePark(write: RowWriter, notes: readonly ParkedNote[]): Promise<void> {
-  await write.insert(PARKED_TABLE, notes.map((note) => ({ hash: hashOf(note.key), name: keyText(note.key), ...versionColumns(note.version),
+  await write.insert(PARKED_TABLE,
+    notes.map((note) => ({ hash: hashOf(note.key), name: keyText(note.key), ...versionColumns(note.version),
     reason: note.reason, waits: JSON.stringify(note.waits), since: note.since, payload: note.payload ?? null })));
 }
 
+/** Quarantines changes, whole, for a person and for another try. */
 export async function noteQuarantine(write: RowWriter, notes: readonly QuarantineNote[]): Promise<void> {
-  await write.insert(QUARANTINE_TABLE, notes.map((note) => ({ hash: hashOf(note.key), name: keyText(note.key), ...versionColumns(note.version),
+  await write.insert(QUARANTINE_TABLE,
+    notes.map((note) => ({ hash: hashOf(note.key), name: keyText(note.key), ...versionColumns(note.version),
     code: note.code, reason: note.reason.slice(0, 1000), since: note.since, payload: note.payload ?? null })));
 }
 
@@ -142,7 +154,8 @@ export interface Waiting {
 const WAITING_PAGE_ROWS = 500;
 
 /** Everything in a waiting table (parked or quarantined), without payloads, page by page. */
-export async function* readWaiting(snapshot: <T>(work: (read: RowReader) => Promise<T>) => Promise<T>, table: Table): AsyncIterable<readonly Waiting[]> {
+export async function* readWaiting(snapshot: <T>(work: (read: RowReader) => Promise<T>) => Promise<T>,
+  table: Table): AsyncIterable<readonly Waiting[]> {
   for (let after: Row | undefined; ; ) {
     const from = after;
     const rows = await snapshot((read) => read.page(table, { after: from, limit: WAITING_PAGE_ROWS }));

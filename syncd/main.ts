@@ -1,4 +1,7 @@
-/** The sync daemon of a site: configuration in; one follower per service, their companions, the report and the admin server out. No logic. */
+/**
+ * The sync daemon of a site: configuration in; one follower per service, their companions, the report and the admin server out.
+ * No logic.
+ */
 import { adminServer } from "../admin/server.ts";
 import { present } from "../core/assert.ts";
 import { Faults } from "../core/faults.ts";
@@ -25,10 +28,12 @@ function follow(config: SyncdConfig, entry: SyncdConfig["services"][number], fau
   const { scope } = config.feed;
   const feed = openJetstream(jetstreamOptionsOf(config.feed, { service: service.name, role: "site", site: config.site }), world);
   const rows = openRows(entry.database, world);
-  const cache = new CacheInvalidation({ servers: entry.memcached, keys: Object.values(service.cacheRegions ?? {}), againMs: config.invalidateAgainMs },
+  const cache = new CacheInvalidation({ servers: entry.memcached, keys: Object.values(service.cacheRegions ?? {}),
+    againMs: config.invalidateAgainMs },
     world, faults, (server, keys) => deleteKeys(server, keys, world.clock));
   const follower = new Follower({ service, scope, rows, feed, faults, committed: () => cache.rowsChanged() }, world, config.batch,
-    { ...APPLIER_DEFAULTS, parkedMax: config.parkedMax, quarantinedMax: config.quarantinedMax, softWaitMs: config.softWaitMs });
+    { ...APPLIER_DEFAULTS, parkedMax: config.parkedMax, quarantinedMax: config.quarantinedMax, softWaitMs: config.softWaitMs,
+      retry: config.retry });
   const release = async (): Promise<void> => {
     cache.stop();
     await feed.close();

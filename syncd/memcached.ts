@@ -1,7 +1,7 @@
 /**
  * The one thing Holdfast says to memcached: "delete this key". Text protocol; a key that is not there is fine.
- * Source: memcached doc/protocol.txt, "Deletion". No pool and no pipelining beyond one burst: a connection per burst is cheap beside
- * what it saves.
+ * Source: memcached doc/protocol.txt, "Deletion". No pool and no pipelining beyond one burst: a connection per burst is cheap
+ * beside what it saves.
  */
 import { connect, type Socket } from "node:net";
 import { OperatingError } from "../core/errors.ts";

@@ -1,6 +1,6 @@
 /**
- * Changes that wait at this site, in memory beside their rows in the ledger: which aggregates wait, for which marks, since when.
- * Payloads stay in the database. The ledger is the truth; this index is rebuilt from it at start.
+ * Changes that wait at this site, in memory beside their rows in the ledger: which aggregates wait, for which marks, since
+ * when. Payloads stay in the database. The ledger is the truth; this index is rebuilt from it at start.
  */
 import { keyText, type AggregateKey } from "../schemas/row.ts";
 
@@ -13,6 +13,7 @@ interface Parked {
   dueMs: number;
 }
 
+/** Bounded by its user (parkedMax). */
 export class Parking {
   readonly #parked = new Map<string, Parked>();
   readonly #byMark = new Map<string, Set<string>>();

@@ -20,7 +20,8 @@ export interface Unreadable {
   readonly error: OperatingError;
 }
 
-export type Arrival = { readonly kind: "change"; readonly change: Received } | { readonly kind: "unreadable"; readonly unreadable: Unreadable }
+export type Arrival = { readonly kind: "change"; readonly change: Received }
+  | { readonly kind: "unreadable"; readonly unreadable: Unreadable }
   | { readonly kind: "control" };
 
 /** Epoch of a message; 0 when the header is absent, so that it loses to every proper one. */
@@ -39,9 +40,11 @@ export function receive(service: Service, message: FeedMessage): Arrival {
     const change = decodeChange(service, message.subject, message.payload);
     const unknown = change.schema.split("+").filter((revision) => !service.migrations.verified.includes(revision));
     if (unknown.length > 0) {
-      throw new OperatingError("E_SCHEMA_UNKNOWN", `read under schema revision ${unknown.join(", ")}, which this version was not verified against`);
+      throw new OperatingError("E_SCHEMA_UNKNOWN",
+        `read under schema revision ${unknown.join(", ")}, which this version was not verified against`);
     }
-    if (keyText(change.image.key) !== keyText(key)) throw new OperatingError("E_CHANGE_UNREADABLE", "the payload names another aggregate than the subject");
+    if (keyText(change.image.key) !== keyText(key)) throw new OperatingError("E_CHANGE_UNREADABLE",
+      "the payload names another aggregate than the subject");
     return { kind: "change", change: { ...change, version, payload: change.image.rows === undefined ? undefined : payload } };
   } catch (error) {
     if (!isOperating(error)) throw error;
@@ -50,7 +53,8 @@ export function receive(service: Service, message: FeedMessage): Arrival {
 }
 
 /** A change read back from the ledger's text. */
-export function receiveAgain(service: Service, waiting: { readonly key: AggregateKey; readonly version: Version; readonly payload: string | undefined }): Arrival {
+export function receiveAgain(service: Service,
+  waiting: { readonly key: AggregateKey; readonly version: Version; readonly payload: string | undefined }): Arrival {
   const payload = Buffer.from(waiting.payload ?? tombstoneText(service, waiting.key));
   return receive(service, { subject: `os.v1.${service.name}.all.${keyText(waiting.key)}`, sequence: waiting.version.sequence,
     headers: { "Hf-Epoch": String(waiting.version.epoch) }, payload });

@@ -1,6 +1,6 @@
 /**
- * Which rows an image refers to and which it provides, as marks: one text per (table, columns, values). Pure. Marks ignore case,
- * because an engine may: a reference taken for satisfied that is not is caught by the database and set aside.
+ * Which rows an image refers to and which it provides, as marks: one text per (table, columns, values). Pure. Marks ignore
+ * case, because an engine may: a reference taken for satisfied that is not is caught by the database and set aside.
  */
 import { present } from "../core/assert.ts";
 import type { Reference, Service, Table } from "../schemas/define.ts";
@@ -16,6 +16,7 @@ export interface Need {
   readonly hard: boolean;
 }
 
+/** The mark of a row by some of its columns. */
 export function markOf(table: string, columns: readonly string[], values: readonly Value[]): string {
   return `${table}(${columns.join(",")})=${JSON.stringify(values).toLowerCase()}`;
 }
@@ -76,11 +77,13 @@ export function marksOf(service: Service, image: Image): readonly string[] {
 }
 
 /** The needs grouped into one question per (table, columns), for the database. */
-export function questionsOf(service: Service, needs: readonly Need[]): readonly { readonly table: Table; readonly columns: readonly string[]; readonly values: readonly (readonly Value[])[] }[] {
+export function questionsOf(service: Service, needs: readonly Need[]): readonly { readonly table: Table;
+  readonly columns: readonly string[]; readonly values: readonly (readonly Value[])[] }[] {
   const grouped = new Map<string, { table: Table; columns: readonly string[]; values: (readonly Value[])[] }>();
   for (const need of new Map(needs.map((each) => [each.mark, each])).values()) {
     const name = `${need.table}(${need.columns.join(",")})`;
-    const group = grouped.get(name) ?? { table: present(service.tables.get(need.table), need.table), columns: need.columns, values: [] };
+    const group = grouped.get(name) ?? { table: present(service.tables.get(need.table), need.table), columns: need.columns,
+      values: [] };
     group.values.push(need.values);
     grouped.set(name, group);
   }

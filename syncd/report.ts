@@ -1,6 +1,6 @@
 /**
- * The status report of a site: where it is in each stream, how far behind, what waits, what is wrong. Published on the feed now and
- * then and shown on the admin port; lost reports are not repeated, the next one says it all.
+ * The status report of a site: where it is in each stream, how far behind, what waits, what is wrong. Published on the feed now
+ * and then and shown on the admin port; lost reports are not repeated, the next one says it all.
  */
 import type { Cancel } from "../core/clock.ts";
 import type { Faults } from "../core/faults.ts";
@@ -21,7 +21,8 @@ export interface ReportedFollower {
 /** What one report says, also for the admin port. */
 export function siteReport(site: string, follower: ReportedFollower, faults: Faults, atMs: number): object {
   const open = faults.list();
-  return { site, atMs, ...follower.status(), faults: open.slice(0, REPORTED_FAULTS_MAX), faultsOpen: open.length + faults.notKept() };
+  return { site, atMs, ...follower.status(), faults: open.slice(0, REPORTED_FAULTS_MAX),
+    faultsOpen: open.length + faults.notKept() };
 }
 
 /** Reports each follower every `everyMs`. */

@@ -1,6 +1,7 @@
 /**
- * From images to statements: what must change in the site's database for it to hold these images as precisely as its columns can,
- * and carrying that out. Minimal: rows that are right already are not touched, so their caches, triggers and local columns are not.
+ * From images to statements: what must change in the site's database for it to hold these images as precisely as its columns
+ * can, and carrying that out. Minimal: rows that are right already are not touched, so their caches, triggers and local columns
+ * are not.
  */
 import { present } from "../core/assert.ts";
 import { differenceOf, type Step } from "../rows/difference.ts";
@@ -12,7 +13,8 @@ import { keyText, type Image, type Row } from "../schemas/row.ts";
 import type { Received } from "./received.ts";
 
 /** The statements that make the database hold the images of these changes, in a safe order. */
-export async function planFor(write: RowWriter, rows: Rows, service: Service, ready: readonly Received[]): Promise<readonly Step[]> {
+export async function planFor(write: RowWriter, rows: Rows, service: Service,
+  ready: readonly Received[]): Promise<readonly Step[]> {
   const current = await readImages(write, service, ready.map((change) => change.image.key));
   const differences = ready.map((change) => {
     const stored = present(current.get(keyText(change.image.key)), "readImages answers for every key asked");

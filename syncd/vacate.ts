@@ -1,8 +1,8 @@
 /**
- * Unique values that stand in the way. Compaction can bring a rename before the rename that freed its name, or the whole swap in one
- * batch; no engine lets a session switch unique keys off. A holder whose own newer image is in this batch, or is in the stream ahead
- * of us, is given a placeholder; its image sets it right. A holder that is up to date is a real conflict and keeps its value: the
- * newcomer waits (docs/protocol.md E5 "vacate").
+ * Unique values that stand in the way. Compaction can bring a rename before the rename that freed its name, or the whole swap
+ * in one batch; no engine lets a session switch unique keys off. A holder whose own newer image is in this batch, or is in the
+ * stream ahead of us, is given a placeholder; its image sets it right. A holder that is up to date is a real conflict and keeps
+ * its value: the newcomer waits (docs/protocol.md E5 "vacate").
  */
 import { createHash } from "node:crypto";
 import { present } from "../core/assert.ts";
@@ -36,7 +36,8 @@ function identities(plan: readonly Step[], table: Table, verb: "remove" | "updat
 }
 
 /** May this holder be moved out of the way? Its row is rewritten in this batch, or its aggregate is older than the stream's. */
-async function mayVacate(write: RowWriter, rooms: ApplyRooms, service: Service, table: Table, holder: Row, ready: ReadonlySet<string>): Promise<boolean> {
+async function mayVacate(write: RowWriter, rooms: ApplyRooms, service: Service, table: Table, holder: Row,
+  ready: ReadonlySet<string>): Promise<boolean> {
   const kind = present(service.kindOfTable.get(table.name), table.name);
   const where = Object.fromEntries(table.key.map((column) => [column, [holder[column] ?? null]]));
   const owner = (await keysWhere(write, service, kind.name, table.name, where))[0];
@@ -47,7 +48,8 @@ async function mayVacate(write: RowWriter, rooms: ApplyRooms, service: Service, 
 }
 
 /** Gives placeholders to the holders of unique values that the plan needs, where they may be moved. */
-export async function vacateBlockers(write: RowWriter, rooms: ApplyRooms, plan: readonly Step[], ready: readonly Received[]): Promise<void> {
+export async function vacateBlockers(write: RowWriter, rooms: ApplyRooms, plan: readonly Step[],
+  ready: readonly Received[]): Promise<void> {
   const { service } = rooms;
   const names = new Set(ready.map((change) => keyText(change.image.key)));
   for (const table of service.tables.values()) {
@@ -59,7 +61,8 @@ export async function vacateBlockers(write: RowWriter, rooms: ApplyRooms, plan: 
       const column = vacatedColumn(table, unique);
       if (column === undefined) continue;
       const wanted = written.filter((row) => unique.every((each) => row[each] !== undefined && row[each] !== null));
-      const holders = await write.select(table, { columns: unique, values: wanted.map((row) => unique.map((each) => row[each] ?? null)) });
+      const holders = await write.select(table, { columns: unique,
+        values: wanted.map((row) => unique.map((each) => row[each] ?? null)) });
       const blocking: Row[] = [];
       for (const holder of holders) {
         const identity = rowText(holder, table.key);

@@ -1,6 +1,6 @@
 /**
- * The simulated OpenStack service: random calls on the toy service that write the centre's database the way real ones do, cascades,
- * renames and pruned logs included. Knows nothing of Holdfast but the captures it hands over.
+ * The simulated OpenStack service: random calls on the toy service that write the centre's database the way real ones do,
+ * cascades, renames and pruned logs included. Knows nothing of Holdfast but the captures it hands over.
  */
 import { present } from "../../core/assert.ts";
 import { wireDatetime } from "../../core/clock.ts";
@@ -15,6 +15,7 @@ const capture = (on: string) => present(toy.captures.find((each) => each.on === 
 const NAMES = ["ann", "bob", "cat", "dan", "eve", "fay"];
 const EVENTS_KEPT = 5;
 
+/** Makes one random call at a time. */
 export class SimulatedService {
   readonly #cloud: SimulatedCloud;
   #counter = 0;
@@ -41,8 +42,10 @@ export class SimulatedService {
 
   /** One random call. */
   async call(): Promise<void> {
-    const calls = [this.#makeUser, this.#makeUser, this.#renameUser, this.#renameUser, this.#swapUsers, this.#changeSecret, this.#removeUser,
-      this.#remakeUser, this.#makeGroup, this.#removeGroup, this.#join, this.#join, this.#leave, this.#grant, this.#revoke, this.#makeDomain, this.#removeDomain];
+    const calls = [this.#makeUser, this.#makeUser, this.#renameUser, this.#renameUser, this.#swapUsers, this.#changeSecret,
+      this.#removeUser,
+      this.#remakeUser, this.#makeGroup, this.#removeGroup, this.#join, this.#join, this.#leave, this.#grant, this.#revoke,
+        this.#makeDomain, this.#removeDomain];
     await present(this.#pick(calls), "there are calls").call(this);
   }
 
@@ -172,7 +175,8 @@ export class SimulatedService {
     if (group === undefined) return;
     await this.#cloud.call(capture("DELETE /groups/{group}"), { group: String(group["id"]) }, async () => {
       await this.#write(async (write) => {
-        await write.remove(table("membership"), await write.select(table("membership"), { columns: ["group_id"], values: [[group["id"] ?? null]] }));
+        await write.remove(table("membership"),
+          await write.select(table("membership"), { columns: ["group_id"], values: [[group["id"] ?? null]] }));
         await write.remove(table("group"), [group]);
       });
       return "";
@@ -184,9 +188,11 @@ export class SimulatedService {
     if (user === undefined) return;
     if (group === undefined) return this.#makeGroup();
     const row = { user_id: user["id"] ?? null, group_id: group["id"] ?? null };
-    await this.#cloud.call(capture("PUT /groups/{group}/users/{user}"), { group: String(row.group_id), user: String(row.user_id) }, async () => {
+    await this.#cloud.call(capture("PUT /groups/{group}/users/{user}"), { group: String(row.group_id),
+      user: String(row.user_id) }, async () => {
       await this.#write(async (write) => {
-        const there = await write.select(table("membership"), { columns: ["user_id", "group_id"], values: [[row.user_id, row.group_id]] });
+        const there = await write.select(table("membership"), { columns: ["user_id", "group_id"],
+          values: [[row.user_id, row.group_id]] });
         if (there.length === 0) await write.insert(table("membership"), [row]);
       });
       return "";
@@ -196,7 +202,8 @@ export class SimulatedService {
   async #leave(): Promise<void> {
     const row = this.#pick(await this.#all("membership"));
     if (row === undefined) return;
-    await this.#cloud.call(capture("DELETE /groups/{group}/users/{user}"), { group: String(row["group_id"]), user: String(row["user_id"]) }, async () => {
+    await this.#cloud.call(capture("DELETE /groups/{group}/users/{user}"), { group: String(row["group_id"]),
+      user: String(row["user_id"]) }, async () => {
       await this.#write(async (write) => {
         await write.remove(table("membership"), [row]);
         await this.#event(write, row["user_id"] ?? null);
@@ -209,9 +216,11 @@ export class SimulatedService {
     const user = this.#pick(await this.#all("user"));
     if (user === undefined) return;
     const row = { actor_id: user["id"] ?? null, target_id: this.#pick(["x", "y", "Z/.*>"]) ?? "x" };
-    await this.#cloud.call(capture("PUT /grants/{user}/{target}"), { user: String(row.actor_id), target: row.target_id }, async () => {
+    await this.#cloud.call(capture("PUT /grants/{user}/{target}"), { user: String(row.actor_id), target: row.target_id },
+      async () => {
       await this.#write(async (write) => {
-        const there = await write.select(table("grant"), { columns: ["actor_id", "target_id"], values: [[row.actor_id, row.target_id]] });
+        const there = await write.select(table("grant"), { columns: ["actor_id", "target_id"],
+          values: [[row.actor_id, row.target_id]] });
         if (there.length === 0) await write.insert(table("grant"), [row]);
       });
       return "";
@@ -221,7 +230,8 @@ export class SimulatedService {
   async #revoke(): Promise<void> {
     const row = this.#pick(await this.#all("grant"));
     if (row === undefined) return;
-    await this.#cloud.call(capture("DELETE /grants/{user}/{target}"), { user: String(row["actor_id"]), target: String(row["target_id"]) }, async () => {
+    await this.#cloud.call(capture("DELETE /grants/{user}/{target}"), { user: String(row["actor_id"]),
+      target: String(row["target_id"]) }, async () => {
       await this.#write((write) => write.remove(table("grant"), [row]));
       return "";
     });

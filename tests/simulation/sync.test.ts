@@ -1,7 +1,7 @@
 /**
- * Goal: after any sequence of the simulated troubles, once they end, the site holds exactly the centre's rows (I5), by the event path
- * alone; and at no moment does an applied version go back (I2). Method: seeded random calls and weather on the product's own code, then
- * calm, then compare every table. A failing seed is printed with the command that replays it.
+ * Goal: after any sequence of the simulated troubles, once they end, the site holds exactly the centre's rows (I5), by the
+ * event path alone; and at no moment does an applied version go back (I2). Method: seeded random calls and weather on the
+ * product's own code, then calm, then compare every table. A failing seed is printed with the command that replays it.
  */
 import assert from "node:assert/strict";
 import { toy } from "../support/toy-service.ts";
@@ -31,7 +31,8 @@ async function runSeed(seed: number): Promise<void> {
     differing = cloud.idle ? await difference(toy, cloud.centre, cloud.site) : ["capture is still at work"];
   }
   await cloud.stop();
-  assert.deepEqual(differing, [], `seed ${seed}: the site differs; replay with HOLDFAST_SEED=${seed} npx mocha tests/simulation/sync.test.ts ` +
+  assert.deepEqual(differing, [],
+    `seed ${seed}: the site differs; replay with HOLDFAST_SEED=${seed} npx mocha tests/simulation/sync.test.ts ` +
     JSON.stringify({ weather: cloud.weather, site: cloud.siteStatus }));
 }
 

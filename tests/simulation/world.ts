@@ -1,7 +1,7 @@
 /**
- * The simulated cloud: a centre's database that "the service" writes, the product's own capture code beside it, a stream, and a site's
- * own follower on the site's database. Everything of the product runs unmodified on the memory twins and the virtual clock; crashes
- * abandon an incarnation and start another from what is durable.
+ * The simulated cloud: a centre's database that "the service" writes, the product's own capture code beside it, a stream, and a
+ * site's own follower on the site's database. Everything of the product runs unmodified on the memory twins and the virtual
+ * clock; crashes abandon an incarnation and start another from what is durable.
  */
 import assert from "node:assert/strict";
 import { CAPTURE_DEFAULTS, CaptureRoom, type Before } from "../../capture/capture.ts";
@@ -47,6 +47,7 @@ export interface Weather {
   readonly crashes: number;
 }
 
+/** A centre, a stream and a site, with weather drawn from the seed. */
 export class SimulatedCloud {
   readonly clock = new VirtualClock();
   readonly random: Random;
@@ -62,7 +63,8 @@ export class SimulatedCloud {
   #follower: Follower;
   #siteFeed: MemoryFeed;
   /** Calls whose capture was cut off by a crash: what the intent journal would hold. */
-  #intents = new Set<{ readonly declared: Capture; readonly parameters: Record<string, string>; readonly before: Before | undefined }>();
+  readonly #intents = new Set<{ readonly declared: Capture; readonly parameters: Record<string, string>; readonly before: Before
+    | undefined }>();
 
   constructor(seed: number) {
     this.random = seededRandom(seed);
@@ -70,9 +72,11 @@ export class SimulatedCloud {
     const drawn = (most: number): number => (this.random.next() < 0.5 ? 0 : this.random.next() * most);
     this.weather = { rowFaults: drawn(0.05), lostAnswers: drawn(0.1), cuts: drawn(0.02), crashes: drawn(0.05) };
     this.stream = new MemoryStream(toy.name, this.clock);
-    this.centre = memoryRows([...toy.tables.values(), STREAM_TABLE], { faults: this.#rowFaults(), revisions: [TOY_REVISION], cascades: ["secret"] });
+    this.centre = memoryRows([...toy.tables.values(), STREAM_TABLE], { faults: this.#rowFaults(), revisions: [TOY_REVISION],
+      cascades: ["secret"] });
     const caseless = this.random.next() < 0.3;
-    this.site = memoryRows([...toy.tables.values(), ...LEDGER_TABLES], { faults: this.#rowFaults(), revisions: [TOY_REVISION], cascades: ["secret"],
+    this.site = memoryRows([...toy.tables.values(), ...LEDGER_TABLES], { faults: this.#rowFaults(), revisions: [TOY_REVISION],
+      cascades: ["secret"],
       ignoresCase: caseless, fractionDigits: caseless ? 0 : 6 });
     ({ feed: this.#centreFeed, capture: this.#capture } = this.#newCentre());
     ({ feed: this.#siteFeed, follower: this.#follower } = this.#newSite());
@@ -82,7 +86,8 @@ export class SimulatedCloud {
     const drawn = <F>(faults: readonly F[], chance: number): F | undefined =>
       this.#stormy && this.random.next() < chance ? faults[Math.floor(this.random.next() * faults.length)] : undefined;
     return {
-      beforeCall: () => (this.#serviceWrites ? undefined : drawn<RowFault>(["unavailable", "contended"], this.weather.rowFaults / 4)),
+      beforeCall: () => (this.#serviceWrites ? undefined
+        : drawn<RowFault>(["unavailable", "contended"], this.weather.rowFaults / 4)),
       beforeCommit: () => (this.#serviceWrites ? undefined
         : drawn<CommitFault>(["unknown-stored", "unknown-lost", "contended"], this.weather.rowFaults)),
     };
@@ -111,7 +116,8 @@ export class SimulatedCloud {
   #newSite(): { feed: MemoryFeed; follower: Follower } {
     const feed = memoryFeed(this.stream, this.clock, { idleHeartbeatMs: 1_000 });
     const follower = new Follower({ service: toy, scope: "all", rows: this.site, feed, faults: new Faults(this.clock),
-      committed: () => undefined }, this.world, { changesMax: 1 + Math.floor(this.random.next() * 20), bytesMax: 1 << 20 }, APPLIER_DEFAULTS);
+      committed: () => undefined }, this.world, { changesMax: 1 + Math.floor(this.random.next() * 20), bytesMax: 1 << 20 },
+        APPLIER_DEFAULTS);
     void follower.start();
     return { feed, follower };
   }
@@ -130,7 +136,8 @@ export class SimulatedCloud {
 
   /** One call: asked before, written by the service, captured afterwards. The answer may be lost on the way back. */
   async call(declared: Capture, parameters: Record<string, string>, write: () => Promise<string | undefined>): Promise<void> {
-    const before = await this.#capture.before(declared, { parameters, request: undefined, answer: undefined }).catch(() => undefined);
+    const before = await this.#capture.before(declared, { parameters, request: undefined, answer: undefined }).catch(() =>
+      undefined);
     const intent = { declared, parameters, before };
     this.#intents.add(intent);
     this.#serviceWrites = true;
@@ -141,10 +148,13 @@ export class SimulatedCloud {
     void this.#captured(intent, lost ? undefined : answer);
   }
 
-  async #captured(intent: { declared: Capture; parameters: Record<string, string>; before: Before | undefined }, answer?: string): Promise<void> {
+  async #captured(intent: { declared: Capture; parameters: Record<string, string>; before: Before | undefined },
+    answer?: string): Promise<void> {
     const capture = this.#capture;
-    await capture.after(intent.declared, { parameters: intent.parameters, request: undefined, answer: answer === undefined ? undefined : Buffer.from(answer) }, intent.before);
-    if (intent.before === undefined) await Promise.all([...new Set(intent.declared.touches.map((touch) => touch.kind))].map((kind) => capture.scan(kind, "keys")));
+    await capture.after(intent.declared, { parameters: intent.parameters, request: undefined, answer: answer === undefined
+      ? undefined : Buffer.from(answer) }, intent.before);
+    if (intent.before === undefined) await Promise.all([...new Set(intent.declared.touches.map((touch) =>
+      touch.kind))].map((kind) => capture.scan(kind, "keys")));
     if (capture === this.#capture) this.#intents.delete(intent);
   }
 

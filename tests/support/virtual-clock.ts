@@ -1,6 +1,6 @@
 /**
- * Virtual time: the world's only clock in a simulation. Between two timers every promise that can settle does, so a run is decided by
- * its seed and the order of timers alone. Goal: hours of protocol in milliseconds, the same trace for the same seed.
+ * Virtual time: the world's only clock in a simulation. Between two timers every promise that can settle does, so a run is
+ * decided by its seed and the order of timers alone. Goal: hours of protocol in milliseconds, the same trace for the same seed.
  */
 import type { Cancel, Clock } from "../../core/clock.ts";
 
@@ -18,6 +18,7 @@ function turn(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve));
 }
 
+/** Starts at a fixed moment; moves only in runUntil and pass. */
 export class VirtualClock implements Clock {
   #nowMs = 0;
   #order = 0;
@@ -39,7 +40,9 @@ export class VirtualClock implements Clock {
     };
   }
 
-  /** Lets everything happen until `done` says so; false when `limitMs` of virtual time pass first or nothing is left to happen. */
+  /**
+   * Lets everything happen until `done` says so; false when `limitMs` of virtual time pass first or nothing is left to happen.
+   */
   async runUntil(done: () => boolean, limitMs: number): Promise<boolean> {
     const endMs = this.#nowMs + limitMs;
     for (;;) {
@@ -47,7 +50,8 @@ export class VirtualClock implements Clock {
       if (done()) return true;
       this.#timers = this.#timers.filter((timer) => !timer.cancelled);
       const next = this.#timers.reduce<Timer | undefined>((first, timer) =>
-        first === undefined || timer.dueMs < first.dueMs || (timer.dueMs === first.dueMs && timer.order < first.order) ? timer : first, undefined);
+        first === undefined || timer.dueMs < first.dueMs || (timer.dueMs === first.dueMs && timer.order < first.order) ? timer
+          : first, undefined);
       if (next === undefined || next.dueMs > endMs) return false;
       this.#timers = this.#timers.filter((timer) => timer !== next);
       this.#nowMs = Math.max(this.#nowMs, next.dueMs);
