@@ -5,22 +5,21 @@
 import { stringify } from "yaml";
 import type { Secret } from "../core/secret.ts";
 import { writeWhole } from "./files.ts";
-import { CLOUDS, type CloudName } from "./options.ts";
+import { CLOUDS } from "./options.ts";
 import { endpointsOf, pathsOf, type LabRecord } from "./record.ts";
-import { ADMIN_PROJECT, ADMIN_USER } from "./template.ts";
+import { ADMIN_PROJECT, ADMIN_USER, regionsOf } from "./template.ts";
 
 /** Writes clouds.yaml with the administrator's password. Readable by the owner only. */
 export function writeClouds(record: LabRecord, adminPassword: Secret): void {
-  const entry = (cloud: CloudName, url: string): object => ({
+  const entry = (region: string, url: string): object => ({
     auth: { auth_url: `${url}/v3`, username: ADMIN_USER, password: adminPassword.reveal(), project_name: ADMIN_PROJECT,
       user_domain_id: "default", project_domain_id: "default" },
-    region_name: cloud,
+    region_name: region,
     identity_api_version: "3",
   });
   const clouds = Object.fromEntries(CLOUDS.flatMap((cloud) => {
-    const { proxy, direct } = endpointsOf(record, cloud);
-    const past = { ...entry(cloud, direct), identity_endpoint_override: `${direct}/v3` };
-    return [[cloud, entry(cloud, proxy)], [`${cloud}-direct`, past]];
+    const [regions, endpoints] = [regionsOf(cloud), endpointsOf(record, cloud)];
+    return [[cloud, entry(regions.proxy, endpoints.proxy)], [`${cloud}-direct`, entry(regions.direct, endpoints.direct)]];
   }));
   writeWhole(pathsOf(record).clouds, stringify({ clouds }));
 }

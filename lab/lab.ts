@@ -236,19 +236,21 @@ class LocalLab implements Lab {
     writeClouds(this.#record, this.admin().password);
   }
 
+  /** The sync daemon starts when the centre's proxy is ready: then the stream is there, and it need not ask twice. */
   async #startHoldfast(parts: readonly Part[]): Promise<void> {
-    const wanted = parts.filter((part) => part === "proxies" || part === "syncd");
-    if (wanted.length === 0) return;
-    writeHoldfastFiles(this.#record);
-    const plans = (await Promise.all(wanted.map((part) => this.#plansOf(part)))).flat();
-    await this.#steps.run(`Holdfast: ${plans.map(({ name }) => name).join(", ")}`, () => this.#ensureAll(plans));
     const { centre, edge1 } = this.endpoints;
-    const admins = [...(wanted.includes("proxies") ? [centre.proxyAdmin, edge1.proxyAdmin] : []),
-      ...(wanted.includes("syncd") ? [present(edge1.syncdAdmin, "a site has a sync daemon")] : [])];
-    await this.#steps.run("Holdfast: every process says that it is ready", async () => {
-      await together(admins.map((admin) => this.#awaitReady(`${admin}/readyz`)));
-      return true;
-    });
+    const admins = { proxies: [centre.proxyAdmin, edge1.proxyAdmin],
+      syncd: [present(edge1.syncdAdmin, "a site has a sync daemon")] };
+    for (const part of ["proxies", "syncd"] as const) {
+      if (!parts.includes(part)) continue;
+      writeHoldfastFiles(this.#record);
+      const plans = await this.#plansOf(part);
+      await this.#steps.run(`Holdfast: ${plans.map(({ name }) => name).join(", ")}`, async () => {
+        const changed = await this.#ensureAll(plans);
+        await together(admins[part].map((admin) => this.#awaitReady(`${admin}/readyz`)));
+        return changed;
+      });
+    }
   }
 
   #awaitReady(url: string): Promise<void> {

@@ -53,12 +53,16 @@ async function existingLab(): Promise<Lab> {
   return openLab({ folder, program: "built", progress: say });
 }
 
+/** Every command works on files and processes of root. @throws E_LAB_MACHINE with what a machine needs. */
+function checkMachine(): void {
+  const reason = obstacle(Object.values(enginesAsked() ?? ENGINES_BY_DEFAULT), "install");
+  if (reason !== undefined) throw new OperatingError("E_LAB_MACHINE", reason);
+}
+
 async function up(options: { readonly services: string }): Promise<void> {
   checkServices(options.services);
   const folder = labFolder();
   const engines = Object.values(enginesAsked() ?? readRecord(folder)?.engines ?? ENGINES_BY_DEFAULT);
-  const reason = obstacle(engines, "install");
-  if (reason !== undefined) throw new OperatingError("E_LAB_MACHINE", reason);
   const logs = join(folder, "logs");
   ensureFolder(folder, 0o755);
   ensureFolder(logs, 0o700);
@@ -130,7 +134,7 @@ async function logs(name: string, options: { readonly follow: boolean }): Promis
 
 function commands(): Command {
   const program = new Command("lab").description("A real two-cloud OpenStack lab on this machine.")
-    .configureOutput({ writeErr: (text) => process.stderr.write(text) }).exitOverride();
+    .configureOutput({ writeErr: (text) => process.stderr.write(text) }).exitOverride().hook("preAction", checkMachine);
   program.command("up").description("install, build and start what is missing, and show one change arriving at the site")
     .option("--services <list>", "OpenStack services to run", "identity").action(up);
   program.command("down").description("stop everything").option("--wipe", "remove everything as well", false).action(down);

@@ -44,6 +44,8 @@ export const COMMAND_MS = 120_000;
 export const INSTALL_MS = 1_800_000;
 /** Longest until a server process serves. Generous, because a busy machine is not a broken one. */
 export const READY_MS = 120_000;
+/** Longest a process that already ran may go without an answer before it is taken for hung and started again. */
+export const HUNG_MS = 10_000;
 /** Longest a process may take to end after it was asked to; then its process group is killed. */
 export const STOP_MS = 15_000;
 /** Longest until every process of a killed group is gone. */

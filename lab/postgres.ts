@@ -111,12 +111,14 @@ export class PostgresServer implements DatabaseServer {
   }
 
   /**
-   * A killed postmaster leaves backends, which end by themselves, and a lock file, whose pid may by now belong to another
-   * server. The lock may only be removed when nothing works in the storage folder any more: every PostgreSQL process does.
+   * A killed postmaster leaves backends, which end by themselves, and two lock files. Their pid may by now belong to another
+   * server, or to remains that nobody has collected yet; the new server would refuse to start. They may only be removed when
+   * nothing works in the storage folder any more: every PostgreSQL process does.
    */
   async #forgetPredecessor(): Promise<void> {
     await until({ what: "the end of the killed PostgreSQL's processes", withinMs: KILL_MS, log: this.#log },
       () => Promise.resolve(processesIn(this.#storage).length === 0));
-    rmSync(join(this.#storage, "postmaster.pid"), { force: true });
+    const socket = join(this.#folder, `.s.PGSQL.${portOf(this.#record, "postgres")}`);
+    for (const file of [join(this.#storage, "postmaster.pid"), socket, `${socket}.lock`]) rmSync(file, { force: true });
   }
 }

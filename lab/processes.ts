@@ -14,7 +14,7 @@ import { z } from "zod";
 import { OperatingError } from "../core/errors.ts";
 import { CHILD_ENVIRONMENT, type SystemUser } from "./commands.ts";
 import { readIfThere, writeWhole } from "./files.ts";
-import { KILL_MS, LOG_SIZE_MAX_BYTES, READY_MS, STOP_MS } from "./options.ts";
+import { HUNG_MS, KILL_MS, LOG_SIZE_MAX_BYTES, READY_MS, STOP_MS } from "./options.ts";
 import { isPortFree } from "./ports.ts";
 import { familyOf, identityOf, isAlive, residentBytes, type ProcessIdentity } from "./proc.ts";
 import { until } from "./waiting.ts";
@@ -79,8 +79,7 @@ export class Processes {
     const found = this.#alive(plan.name);
     if (found !== undefined && found.fingerprint === fingerprintOf(plan)) {
       if (await plan.isReady().catch(() => false)) return false;
-      await this.#awaitReady(plan, found);
-      return true;
+      if (await this.#comesRound(plan, found)) return true;
     }
     if (found !== undefined) await this.stop(plan.name);
     await this.#start(plan);
@@ -161,6 +160,13 @@ export class Processes {
     const hopeless = (): string | undefined => (isAlive(identity) ? undefined : `${plan.name} ended while it started`);
     const log = this.logOf(plan.name);
     await until({ what: `the readiness of ${plan.name}`, withinMs: READY_MS, log, hopeless }, plan.isReady);
+  }
+
+  /** True when a process that runs and does not serve begins to; one that hangs is given up after HUNG_MS. */
+  async #comesRound(plan: ProcessPlan, identity: ProcessIdentity): Promise<boolean> {
+    const wait = { what: `an answer of ${plan.name}`, withinMs: HUNG_MS, log: this.logOf(plan.name),
+      hopeless: (): string | undefined => (isAlive(identity) ? undefined : "it ended") };
+    return until(wait, plan.isReady).then(() => true, () => false);
   }
 
   async #killAll(name: string, family: readonly ProcessIdentity[]): Promise<void> {

@@ -17,7 +17,7 @@ import type { Credentials } from "./identity.ts";
 import { copyKeys, keysOf } from "./keystone.ts";
 import { CENTRE, CLOUDS, type CloudName } from "./options.ts";
 import { databaseOf, endpointsOf, pathsOf, type LabRecord } from "./record.ts";
-import { ADMIN_PROJECT, ADMIN_USER, placeholderUrl, templateFor } from "./template.ts";
+import { ADMIN_PROJECT, ADMIN_USER, placeholderUrl, regionsOf, templateFor } from "./template.ts";
 
 const COPY_PROGRAM = fileURLToPath(new URL("./copy_rows.py", import.meta.url));
 
@@ -41,7 +41,7 @@ export function adminOf(record: LabRecord): Credentials & { readonly project: st
   return { user: ADMIN_USER, password: new Secret(password), project: ADMIN_PROJECT };
 }
 
-/** Gives the centre its database and keys from the template; the catalogue then names this lab's proxies. */
+/** Gives the centre its database and keys from the template; the catalogue then names this lab's addresses. */
 export async function seedCentre(record: LabRecord, server: DatabaseServer): Promise<boolean> {
   if (isSeeded(record, CENTRE)) return false;
   const template = await templateFor(server, pathsOf(record).prepareLog);
@@ -49,8 +49,11 @@ export async function seedCentre(record: LabRecord, server: DatabaseServer): Pro
   await server.createEmpty(name);
   await server.restore(name, template.dump);
   for (const cloud of CLOUDS) {
-    const { proxy } = endpointsOf(record, cloud);
-    await server.query(name, `UPDATE endpoint SET url = replace(url, '${placeholderUrl(cloud)}', '${proxy}');`);
+    const [regions, endpoints] = [regionsOf(cloud), endpointsOf(record, cloud)];
+    for (const way of ["proxy", "direct"] as const) {
+      const [placeholder, url] = [placeholderUrl(regions[way]), endpoints[way]];
+      await server.query(name, `UPDATE endpoint SET url = replace(url, '${placeholder}', '${url}');`);
+    }
   }
   copyKeys(template.keys, keysOf(record, CENTRE));
   writeWhole(adminFileOf(record), template.adminPassword.reveal());

@@ -18,7 +18,7 @@ import { versionOf } from "./packages.ts";
 
 const CACHE = "/var/tmp/holdfast-lab-cache";
 /** Raised when what a template holds changes. */
-const RECIPE = 1;
+const RECIPE = 2;
 export const ADMIN_USER = "admin";
 export const ADMIN_PROJECT = "admin";
 
@@ -29,9 +29,18 @@ export interface Template {
   readonly adminPassword: Secret;
 }
 
-/** What a template's catalogue holds where a lab's has the address of the cloud's proxy. */
-export function placeholderUrl(cloud: CloudName): string {
-  return `http://${cloud}.holdfast.invalid`;
+/**
+ * Regions of the one catalogue: each cloud's own, where its proxy is, and one beside it whose only endpoint is past the
+ * proxy. The openstack command asks the catalogue where Keystone is, whatever its auth_url says, so without the second
+ * region nobody could look at a cloud's own Keystone with it.
+ */
+export function regionsOf(cloud: CloudName): { readonly proxy: string; readonly direct: string } {
+  return { proxy: cloud, direct: `${cloud}-direct` };
+}
+
+/** What a template's catalogue holds where a lab's has an address. */
+export function placeholderUrl(region: string): string {
+  return `http://${region}.holdfast.invalid`;
 }
 
 function templateIn(folder: string): Template {
@@ -83,13 +92,14 @@ async function makeTemplate(server: DatabaseServer, folder: string, log: string)
   for (const setup of ["fernet_setup", "credential_setup"]) {
     await manage(setup, "--keystone-user", "root", "--keystone-group", "root");
   }
-  // Bootstrap is idempotent: the second run only adds the site's region and endpoints to the one catalogue.
-  for (const cloud of CLOUDS) {
-    const url = `${placeholderUrl(cloud)}/v3`;
-    await manage("bootstrap", "--bootstrap-username", ADMIN_USER, "--bootstrap-password", password,
-      "--bootstrap-project-name", ADMIN_PROJECT, "--bootstrap-role-name", "admin",
-      "--bootstrap-service-name", "keystone", "--bootstrap-region-id", cloud,
-      "--bootstrap-public-url", url, "--bootstrap-internal-url", url, "--bootstrap-admin-url", url);
+  // Bootstrap is idempotent: every run after the first only adds a region and its endpoints to the one catalogue.
+  const bootstrap = async (region: string, interfaces: readonly string[]): Promise<void> => void await manage("bootstrap",
+    "--bootstrap-username", ADMIN_USER, "--bootstrap-password", password, "--bootstrap-project-name", ADMIN_PROJECT,
+    "--bootstrap-role-name", "admin", "--bootstrap-service-name", "keystone", "--bootstrap-region-id", region,
+    ...interfaces.flatMap((name) => [`--bootstrap-${name}-url`, `${placeholderUrl(region)}/v3`]));
+  for (const { proxy, direct } of CLOUDS.map(regionsOf)) {
+    await bootstrap(proxy, ["public", "internal", "admin"]);
+    await bootstrap(direct, ["public"]);
   }
   await server.dump(database, join(folder, "keystone.sql"));
   await server.dropDatabase(database);
