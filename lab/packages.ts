@@ -2,9 +2,11 @@
  * What the lab needs of the machine: root, Debian 12, some packages. Says in one sentence what is missing, and installs
  * packages without starting any daemon of theirs and without asking anything.
  */
-import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, rmSync, writeFileSync } from "node:fs";
+import { systemClock } from "../core/clock.ts";
 import { OperatingError } from "../core/errors.ts";
 import { run } from "./commands.ts";
+import { readIfThere } from "./files.ts";
 import { INSTALL_MS, type EngineName } from "./options.ts";
 
 const ALWAYS = ["nats-server", "openssl", "memcached", "python3-keystone", "python3-pymemcache", "python3-psycopg2",
@@ -18,6 +20,8 @@ const FOR_ENGINE: Readonly<Record<EngineName, readonly string[]>> = {
 const DEBIAN_VERSION = "12";
 /** Asked by maintainer scripts before they start a daemon; exit code 101 forbids it (invoke-rc.d, Debian policy 9.3.3). */
 const POLICY_FILE = "/usr/sbin/policy-rc.d";
+const POLICY = "#!/bin/sh\n# Holdfast's lab is installing packages.\nexit 101\n";
+const PROGRESS_MS = 10_000;
 /** Read by postgresql-common before it makes and starts a cluster of its own when the server is installed. */
 const CLUSTER_FOLDER = "/etc/postgresql-common/createcluster.d";
 const CLUSTER_FILE = `${CLUSTER_FOLDER}/holdfast-lab.conf`;
@@ -67,23 +71,45 @@ export function obstacle(engines: readonly EngineName[], lacking: "refuse" | "in
  * no PostgreSQL cluster is made besides the lab's.
  */
 export async function installPackages(packages: readonly string[], log: string, tell: (line: string) => void): Promise<void> {
-  const ownPolicy = !existsSync(POLICY_FILE);
-  if (ownPolicy) writeFileSync(POLICY_FILE, "#!/bin/sh\nexit 101\n", { mode: 0o755 });
-  mkdirSync(CLUSTER_FOLDER, { recursive: true });
+  const found = readIfThere(POLICY_FILE);
+  // One of ours is left when an installation was killed; it must not stay for ever.
+  const ownPolicy = found === undefined || found === POLICY;
+  if (ownPolicy) writeFileSync(POLICY_FILE, POLICY, { mode: 0o755 });
+  const ownFolder = mkdirSync(CLUSTER_FOLDER, { recursive: true }) !== undefined;
   writeFileSync(CLUSTER_FILE, "create_main_cluster = false\n");
+  const output = `${log}.apt`;
+  rmSync(output, { force: true });
+  const stopTelling = tellProgress(output, tell);
   const environment = { DEBIAN_FRONTEND: "noninteractive", ...proxiesOf(process.env) };
   try {
     tell(`installing ${packages.length} Debian packages and what they need (this can take minutes; see ${log})`);
+    // Finishes what a killed installation left half done; apt refuses to work before that.
+    await run(["dpkg", "--configure", "-a", "--force-confdef", "--force-confold"], { log, environment, timeoutMs: INSTALL_MS });
     await run(["apt-get", "update", "-qq"], { log, environment, timeoutMs: INSTALL_MS, output: "/dev/null" });
     tell("         package lists are up to date");
     await run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", "-o", "Dpkg::Options::=--force-confdef",
-      "-o", "Dpkg::Options::=--force-confold", ...packages], { log, environment, timeoutMs: INSTALL_MS, output: `${log}.apt` });
+      "-o", "Dpkg::Options::=--force-confold", ...packages], { log, environment, timeoutMs: INSTALL_MS, output });
   } catch (error) {
     throw new OperatingError("E_LAB_STEP", `the Debian packages could not be installed: ${packages.join(" ")}`, { log }, error);
   } finally {
     if (ownPolicy) rmSync(POLICY_FILE, { force: true });
     rmSync(CLUSTER_FILE, { force: true });
+    if (ownFolder && readdirSync(CLUSTER_FOLDER).length === 0) rmdirSync(CLUSTER_FOLDER);
+    stopTelling();
   }
+}
+
+/** Says every PROGRESS_MS how far dpkg has come, from what it prints; returns how to stop. */
+function tellProgress(output: string, tell: (line: string) => void): () => void {
+  const startMs = systemClock.monotonicMs();
+  let cancel = systemClock.after(PROGRESS_MS, function again() {
+    const lines = (readIfThere(output) ?? "").split("\n");
+    const count = (word: string): number => lines.filter((line) => line.startsWith(word)).length;
+    const seconds = ((systemClock.monotonicMs() - startMs) / 1000).toFixed(1).padStart(6);
+    tell(`${seconds} s  ... ${count("Unpacking ")} packages unpacked, ${count("Setting up ")} set up`);
+    cancel = systemClock.after(PROGRESS_MS, again);
+  });
+  return () => cancel();
 }
 
 /** The person's HTTP proxy settings: apt needs them where there is no other way out. */
