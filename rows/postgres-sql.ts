@@ -1,0 +1,171 @@
+/**
+ * PostgreSQL's SQL: a set of rows travels as one JSON text and is unfolded by json_to_recordset with the column types of the
+ * live table, so that enums, timestamps and numerics are read by the types' own input functions and indexes stay usable.
+ * One bound value per statement: the text of a statement does not depend on the number of rows. Pure.
+ *
+ * Invariants: NULL in a match tuple means IS NULL; a match value that no column of the type can hold matches nothing.
+ */
+import { present } from "../core/assert.ts";
+import type { ColumnKind, Table } from "../schemas/define.ts";
+import { pickColumns, type Value } from "../schemas/row.ts";
+import { decodeText, type Cell, type Dialect, type Statement, type Target } from "./dialect.ts";
+import { keyMatch, patternsOf } from "./match.ts";
+import type { Match } from "./rows.ts";
+import { columnKind, isNullable, kindOf } from "./wire.ts";
+
+const quote = (name: string): string => `"${name.replaceAll("\"", "\"\"")}"`;
+const list = (names: readonly string[], prefix = ""): string => names.map((name) => prefix + quote(name)).join(", ");
+
+function sqlType(target: Target, column: string): string {
+  return present(target.facts.get(column), `${target.table.name}.${column} was reflected`).sqlType;
+}
+
+/** JSON columns would take a JSON string for its content, and bytes travel as base64: both arrive as text and are cast. */
+function arrivesAsText(target: Target, column: string): boolean {
+  return columnKind(target.table, column) === "bytes" || /^jsonb?$/.test(sqlType(target, column));
+}
+
+/** `column` of the unfolded set `v`, as a value of the live column's type. */
+function unfolded(target: Target, column: string): string {
+  if (!arrivesAsText(target, column)) return `v.${quote(column)}`;
+  return columnKind(target.table, column) === "bytes" ? `decode(v.${quote(column)}, 'base64')`
+    : `v.${quote(column)}::${sqlType(target, column)}`;
+}
+
+/** The FROM item that unfolds the JSON text bound to $1. */
+function recordset(target: Target, columns: readonly string[]): string {
+  const typed = columns.map((column) => `${quote(column)} ${arrivesAsText(target, column) ? "text" : sqlType(target, column)}`);
+  return `json_to_recordset($1::json) AS v(${typed.join(", ")})`;
+}
+
+const INT8_MAX = 2n ** 63n - 1n;
+const UUID = /^[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}$/i;
+
+/** False when asking for the value would be an error instead of finding nothing. */
+function canEqual(target: Target, column: string, value: Value): boolean {
+  const facts = present(target.facts.get(column), column);
+  if (facts.labels !== undefined) return typeof value === "string" && facts.labels.has(value);
+  if (facts.sqlType === "uuid") return UUID.test(String(value));
+  switch (columnKind(target.table, column)) {
+    case "text":
+      return !String(value).includes("\0");
+    case "integer":
+    case "bigint": {
+      const number = BigInt(value as string | number);
+      return number <= INT8_MAX && number >= -INT8_MAX - 1n;
+    }
+    default:
+      return true;
+  }
+}
+
+/** Match columns of whole numbers are compared as the widest of them, so that a number too large for the column finds nothing. */
+function matchTarget(target: Target): Target {
+  const wide = new Map([...target.facts].map(([column, facts]) =>
+    [column, /^(smallint|integer)$/.test(facts.sqlType) ? { ...facts, sqlType: "bigint" } : facts]));
+  return { table: target.table, facts: wide };
+}
+
+interface Condition {
+  readonly text: string;
+  readonly values: readonly unknown[];
+}
+
+/** Conditions that together cover the match and exclude each other. */
+function conditionsOf(target: Target, match: Match): readonly Condition[] {
+  const wide = matchTarget(target);
+  return patternsOf(match, (column, value) => canEqual(target, column, value)).map(({ compared, isNull, tuples }) => {
+    const nulls = isNull.map((column) => `t.${quote(column)} IS NULL`);
+    const [first] = compared;
+    if (first === undefined) return { text: nulls.join(" AND "), values: [] };
+    if (compared.length === 1 && !arrivesAsText(wide, first)) {
+      const equal = `t.${quote(first)} = ANY($1::${sqlType(wide, first)}[])`;
+      return { text: [equal, ...nulls].join(" AND "), values: [tuples.map(([value]) => value)] };
+    }
+    const wanted = compared.map((column) => unfolded(wide, column)).join(", ");
+    const equal = `(${list(compared, "t.")}) IN (SELECT ${wanted} FROM ${recordset(wide, compared)})`;
+    const rows = tuples.map((tuple) => Object.fromEntries(compared.map((column, position) => [column, tuple[position]])));
+    return { text: [equal, ...nulls].join(" AND "), values: [JSON.stringify(rows)] };
+  });
+}
+
+/** Type of a column in Holdfast's own tables. Whole numbers are 64 bits wide: stream sequences outgrow 32. */
+function ownType(table: Table, column: string, kind: ColumnKind): string {
+  if (column === table.counted) return "bigint GENERATED BY DEFAULT AS IDENTITY";
+  const isKey = [...table.key, ...table.unique.flat()].includes(column);
+  const types: Readonly<Record<ColumnKind, string>> = {
+    text: isKey ? "varchar(255)" : "text", integer: "bigint", bigint: "bigint", decimal: "numeric(38,9)", boolean: "boolean",
+    datetime: "timestamp(6)", date: "date", bytes: "bytea",
+  };
+  return types[kind];
+}
+
+function decode(kind: ColumnKind, cell: Cell): Value {
+  if (cell === null) return null;
+  const text = String(cell);
+  if (kind === "boolean") return text === "t";
+  // The session asks for the hex form: "\x0aff".
+  if (kind === "bytes") return Buffer.from(text.slice(2), "hex").toString("base64");
+  return decodeText(kind, text);
+}
+
+/** PostgreSQL 12 and later. */
+export const postgresDialect: Dialect = {
+  quote,
+  decode,
+
+  select(target, columns, match, lock) {
+    const head = `SELECT ${list(columns, "t.")} FROM ${quote(target.table.name)} AS t WHERE`;
+    // Locks are taken in key order, so that two transactions with overlapping sets wait instead of deadlocking.
+    const tail = lock ? ` ORDER BY ${list(target.table.key, "t.")} FOR UPDATE OF t` : "";
+    return conditionsOf(target, match).map(({ text, values }) => ({ text: `${head} ${text}${tail}`, values }));
+  },
+
+  page(target, columns, { after, limit }) {
+    const { key, name } = target.table;
+    const bounds = key.map((column, position) => `$${position + 2}::${sqlType(target, column)}`);
+    const where = after === undefined ? "" : ` WHERE (${list(key, "t.")}) > (${bounds.join(", ")})`;
+    const text = `SELECT ${list(columns, "t.")} FROM ${quote(name)} AS t${where} ORDER BY ${list(key, "t.")} LIMIT $1`;
+    const values = after === undefined ? [] : key.map((column) => bindable(target, column, after[column] ?? null));
+    return { text, values: [limit, ...values] };
+  },
+
+  above(target, columns, column, floor, limit) {
+    const text = `SELECT ${list(columns, "t.")} FROM ${quote(target.table.name)} AS t WHERE t.${quote(column)} > $1::bigint ` +
+      `ORDER BY t.${quote(column)} LIMIT $2`;
+    return { text, values: [floor, limit] };
+  },
+
+  insert(target, columns, rows) {
+    const text = `INSERT INTO ${quote(target.table.name)} (${list(columns)}) ` +
+      `SELECT ${columns.map((column) => unfolded(target, column)).join(", ")} FROM ${recordset(target, columns)}`;
+    return [{ text, values: [JSON.stringify(rows)] }];
+  },
+
+  update(target, rows, columns) {
+    const { key, name } = target.table;
+    const named = [...key, ...columns];
+    const set = columns.map((column) => `${quote(column)} = ${unfolded(target, column)}`);
+    const same = key.map((column) => `t.${quote(column)} = ${unfolded(target, column)}`);
+    const text = `UPDATE ${quote(name)} AS t SET ${set.join(", ")} FROM ${recordset(target, named)} WHERE ${same.join(" AND ")}`;
+    return [{ text, values: [JSON.stringify(rows.map((row) => pickColumns(row, named)))] }];
+  },
+
+  remove(target, rows) {
+    return conditionsOf(target, keyMatch(target.table, rows))
+      .map(({ text, values }): Statement => ({ text: `DELETE FROM ${quote(target.table.name)} AS t WHERE ${text}`, values }));
+  },
+
+  createTable(table) {
+    const columns = Object.entries(table.columns).map(([column, type]) =>
+      `${quote(column)} ${ownType(table, column, kindOf(type))}${isNullable(type) ? "" : " NOT NULL"}`);
+    const keys = [`PRIMARY KEY (${list(table.key)})`, ...table.unique.map((unique) => `UNIQUE (${list(unique)})`)];
+    return { text: `CREATE TABLE IF NOT EXISTS ${quote(table.name)} (${[...columns, ...keys].join(", ")})`, values: [] };
+  },
+};
+
+/** A key value for a placeholder with the column's type: bytes as the engine's own hex text. */
+function bindable(target: Target, column: string, value: Value): Value {
+  if (value === null || columnKind(target.table, column) !== "bytes") return value;
+  return `\\x${Buffer.from(String(value), "base64").toString("hex")}`;
+}
