@@ -35,6 +35,8 @@ export class MariadbServer implements DatabaseServer {
     return { name: "mariadb", folder: this.#folder, ports: [port], user: this.#user,
       command: ["/usr/sbin/mariadbd", "--no-defaults", `--datadir=${this.#storage}`, `--socket=${this.#socket}`,
         "--bind-address=127.0.0.1", `--port=${port}`, `--pid-file=${join(this.#folder, "mariadb.pid")}`,
+        // A starting server removes every temporary table it finds there: another server's as well, were it the system's.
+        `--tmpdir=${this.#folder}`,
         `--max-connections=${CONNECTIONS_MAX}`, "--skip-name-resolve", ...STORE_SETTINGS, "--innodb-buffer-pool-size=256M",
         "--character-set-server=utf8mb3", "--collation-server=utf8mb3_general_ci"],
       beforeStart: () => this.#awaitPredecessor(),
