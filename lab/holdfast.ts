@@ -4,7 +4,8 @@
  * an operator's.
  */
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
+import { createRequire } from "node:module";
+import { fileURLToPath, pathToFileURL } from "node:url";
 import { stringify } from "yaml";
 import type { Secret } from "../core/secret.ts";
 import { ensureFolder, writeWhole } from "./files.ts";
@@ -77,8 +78,9 @@ export function writeHoldfastFiles(record: LabRecord): void {
 
 function planOf(record: LabRecord, name: HoldfastName, ports: readonly PortName[], program: Program): ProcessPlan {
   const entry = program.from === "built" ? [join(CHECKOUT, "dist/cli/holdfast.js")]
-    // By its own address: the process does not work in the checkout, and the loader would be looked for there.
-    : ["--import", import.meta.resolve("tsx"), join(CHECKOUT, "cli/holdfast.ts")];
+    // By its own address: the process does not work in the checkout, and the loader would be looked for there. Not with
+    // import.meta.resolve, which is missing where a test runner loads this file as CommonJS.
+    : ["--import", pathToFileURL(createRequire(import.meta.url).resolve("tsx")).href, join(CHECKOUT, "cli/holdfast.ts")];
   const file = fileOf(record, name);
   return { name, folder: record.state, ports: ports.map((port) => portOf(record, port)), reads: [file],
     command: [process.execPath, "--enable-source-maps", ...entry, name.startsWith("proxy") ? "proxy" : "syncd", "--config", file],
