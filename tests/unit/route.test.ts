@@ -59,12 +59,14 @@ describe("the router", () => {
 
   it("calls a write unknown when the rules do not forgive its spelling", () => {
     assert.equal(shown("POST", "/v3//users"), "unknown");
-    for (const target of ["/v3/users/", "//v3/users", "/identity/v3/users"]) assert.equal(shown("POST", target, STRICT), "unknown", target);
+    for (const target of ["/v3/users/", "//v3/users", "/identity/v3/users"]) {
+      assert.equal(shown("POST", target, STRICT), "unknown", target);
+    }
   });
 
   it("calls a write unknown when its path cannot be proved", () => {
-    for (const segment of ["%zz", "%", "%00", "%2F", "%2f", "..", ".", "%2e%2E", "a;b", "a%3Bb", "%c0%af", "%ff", "a\\b", "%5c", "#x", "\u00e9",
-      "a%0Ab", "%7f"]) {
+    for (const segment of ["%zz", "%", "%00", "%2F", "%2f", "..", ".", "%2e%2E", "a;b", "a%3Bb", "%c0%af", "%ff", "a\\b", "%5c", "#x",
+      "\u00e9", "a%0Ab", "%7f"]) {
       assert.equal(shown("PATCH", `/v3/users/${segment}`), "unknown", segment);
     }
     for (const target of ["*", "", "v3/users", "http:/v3/users"]) assert.equal(shown("POST", target), "unknown", target);
@@ -90,7 +92,8 @@ describe("the router", () => {
   });
 
   it("does not know a route twice", () => {
-    assert.throws(() => routerOf({ captures: [capture("POST /a/{x}"), capture("POST /a/{y}")], leaves: [], paths: STRICT }), /declared twice/);
-    assert.throws(() => routerOf({ captures: [capture("POST /a/x{y}")], leaves: [], paths: STRICT }), /whole segment/);
+    const made = (...ons: Capture["on"][]) => () => routerOf({ captures: ons.map(capture), leaves: [], paths: STRICT });
+    assert.throws(made("POST /a/{x}", "POST /a/{y}"), /declared twice/);
+    assert.throws(made("POST /a/x{y}"), /whole segment/);
   });
 });

@@ -1,0 +1,299 @@
+/**
+ * One call between a client and the upstream: sends the request, delivers the answer, and says truthfully what is known when
+ * something breaks.
+ *
+ * Invariants: exactly one answer or a destroyed client socket, never a cut answer that looks whole; a call that writes is sent
+ * at most once, and once its request is completely sent it is seen through even if the client has left; "refused" means
+ * that not one byte of the request was sent; memory per call is bounded by HELD_BYTES_MAX plus the keep options.
+ * Not here: choosing connections and waiting for one (forward.ts).
+ */
+import type { IncomingHttpHeaders } from "node:http";
+import type { Dispatcher } from "undici";
+import type { Cancel } from "../core/clock.ts";
+import { gather, JsonWatch, Keeper, Upload } from "./body.ts";
+import { isRead, type Exchange } from "./exchange.ts";
+import { describeFailure, LOOK_FIRST, type Failure } from "./failure.ts";
+import type { Carrier } from "./forward.ts";
+import { forwardedFields, isJson, readAnswerHead, type AnswerHead } from "./headers.ts";
+import { refuse } from "./refuse.ts";
+
+/** Bodies of unknown length for upstreams that cannot read them: as much as OpenStack's own max_request_body_size. */
+export const GATHERED_BYTES_MAX = 114_688;
+/** Answers without a length are held back up to here, so that a cut one can still become a 502. */
+export const HELD_BYTES_MAX = 1024 * 1024;
+/** First byte after a body larger than GATHERED_BYTES_MAX: storing it may take the service long. */
+export const FIRST_BYTE_AFTER_UPLOAD_MS = 15 * 60_000;
+/** A client that reads nothing of its answer for this long is given up. */
+export const CLIENT_STALL_MS = 10 * 60_000;
+/** After an answer that came before the request was read: how long the rest is read and thrown away. */
+export const LINGER_MS = 5_000;
+
+export interface RelayOptions {
+  /** Bodies up to these sizes are kept for the caller; 0 keeps none. */
+  readonly keepAnswerBytes: number;
+  readonly keepRequestBytes: number;
+  /** The call may change something; by default every method but GET, HEAD, OPTIONS and TRACE does. */
+  readonly mutates?: boolean;
+  /** false: a failure leaves the client unanswered where possible, so that the caller can serve it otherwise (`answered`). */
+  readonly answerFailures?: boolean;
+}
+
+export interface Relayed {
+  /** "answered": the upstream's answer arrived whole. "refused": certainly not executed. "unknown": it may have been. */
+  readonly outcome: "answered" | "refused" | "unknown";
+  /** The upstream's status, where its head arrived. */
+  readonly status: number | undefined;
+  /** The upstream's headers, names in lower case. */
+  readonly headers: IncomingHttpHeaders;
+  /** The body as it came, when it was whole and not longer than asked for. */
+  readonly answer: Uint8Array | undefined;
+  readonly answerType: string | undefined;
+  readonly requestBody: Uint8Array | undefined;
+  /** False when the client still waits for an answer (only with answerFailures: false). */
+  readonly answered: boolean;
+}
+
+/** How the answer's body goes to the client. */
+type Delivery = "none" | "stream" | "hold" | "discard";
+
+/** One call under way: made by forward.ts, started once, told by undici what happens, done once. */
+export class Relay implements Dispatcher.DispatchHandler {
+  readonly #carrier: Carrier;
+  readonly #exchange: Exchange;
+  readonly #options: RelayOptions;
+  readonly #done: (relayed: Relayed) => void;
+  readonly #mutates: boolean;
+  readonly #requestKeeper: Keeper;
+  readonly #answerKeeper: Keeper;
+  #upload: Upload | undefined;
+  #body: Uint8Array | Upload | null = null;
+  #controller: Dispatcher.DispatchController | undefined;
+  #reuse = false;
+  #answerBegan = false;
+  #status: number | undefined;
+  #reason = "";
+  #headers: IncomingHttpHeaders = {};
+  #head: AnswerHead | undefined;
+  #delivery: Delivery = "stream";
+  #held: Buffer[] = [];
+  #heldBytes = 0;
+  #watch: JsonWatch | undefined;
+  #cancelStall: Cancel | undefined;
+  #settled = false;
+
+  constructor(carrier: Carrier, exchange: Exchange, options: RelayOptions, done: (relayed: Relayed) => void) {
+    this.#carrier = carrier;
+    this.#exchange = exchange;
+    this.#options = options;
+    this.#done = done;
+    this.#mutates = options.mutates ?? !isRead(exchange.method);
+    this.#requestKeeper = new Keeper(options.keepRequestBytes);
+    this.#answerKeeper = new Keeper(options.keepAnswerBytes);
+  }
+
+  /** Sends the request. `done` is called exactly once. */
+  start(): void {
+    const { response, head } = this.#exchange;
+    if (response.destroyed || this.#exchange.request.socket.destroyed) return this.#settle("refused");
+    response.once("close", () => this.#clientGone());
+    if (head.expectsContinue && head.body !== "none") response.writeContinue();
+    if (head.body === "none") this.#send(null);
+    else if (head.body === "chunked" && !this.#carrier.profile.chunkedRequests) void this.#gatherAndSend();
+    else this.#send((this.#upload = this.#newUpload()));
+  }
+
+  /** The outcome of a call that was never started; answers the client. */
+  refuseUnsent(reason: string): Relayed {
+    const message = `${reason} The request was not executed.`;
+    this.#fail({ outcome: "refused", status: 503, message, retryAfterSeconds: 1 }, false);
+    return this.#relayed("refused");
+  }
+
+  #newUpload(): Upload {
+    const upload = new Upload(this.#exchange.request, { clock: this.#carrier.world.clock, keeper: this.#requestKeeper,
+      idleTimeoutMs: this.#carrier.profile.idleTimeoutMs });
+    // undici listens while it reads; a client that breaks off later is seen by the response's close.
+    upload.on("error", () => undefined);
+    return upload;
+  }
+
+  async #gatherAndSend(): Promise<void> {
+    const { profile, world } = this.#carrier;
+    const gathered = await gather(this.#exchange.request, GATHERED_BYTES_MAX, world.clock, profile.idleTimeoutMs);
+    if (this.#settled) return;
+    if (gathered.gathered === "broken") return this.#settle("refused");
+    if (gathered.gathered === "too-large") {
+      const message = `The request body is larger than ${GATHERED_BYTES_MAX} bytes.`;
+      return this.#fail({ outcome: "refused", status: 413, message });
+    }
+    this.#requestKeeper.take(gathered.body);
+    this.#send(gathered.body);
+  }
+
+  #send(body: Uint8Array | Upload | null): void {
+    const { method, target, head, request, scheme } = this.#exchange;
+    const { profile, prefix } = this.#carrier;
+    this.#body = body;
+    // Only what can be repeated may meet a connection that the upstream is just closing.
+    this.#reuse = profile.keepAlive && body === null && !this.#mutates;
+    const large = body instanceof Upload && (head.body === "chunked" || head.lengthBytes > GATHERED_BYTES_MAX);
+    this.#dispatch({ method, path: prefix === "" ? target : `${prefix}${target}`,
+      headers: [...head.fields, ...forwardedFields(request.socket.remoteAddress, scheme)],
+      body: body instanceof Uint8Array ? Buffer.from(body.buffer, body.byteOffset, body.byteLength) : body,
+      ...(large ? { headersTimeout: FIRST_BYTE_AFTER_UPLOAD_MS } : {}) });
+  }
+
+  #dispatch(options: Dispatcher.DispatchOptions): void {
+    this.#retry = () => {
+      this.#reuse = false;
+      this.#controller = undefined;
+      this.#dispatch(options);
+    };
+    this.#carrier.dispatch(this.#reuse, options, this);
+  }
+
+  #retry: () => void = () => undefined;
+
+  onRequestStart(controller: Dispatcher.DispatchController): void {
+    if (this.#settled) return controller.abort(new Error("the client left before the request was sent"));
+    this.#controller = controller;
+  }
+
+  onResponseStarted(): void {
+    this.#answerBegan = true;
+  }
+
+  onResponseStart(controller: Dispatcher.DispatchController, status: number, headers: IncomingHttpHeaders,
+    reason?: string): void {
+    this.#answerBegan = true;
+    if (status < 200) return;
+    const head = readAnswerHead(rawFields(controller.rawHeaders));
+    this.#status = status;
+    this.#reason = reason ?? "";
+    this.#headers = headers;
+    this.#head = head;
+    const bodiless = status === 204 || status === 304 || this.#exchange.method.toUpperCase() === "HEAD";
+    if (!bodiless && head.framing === "close" && isJson(head.type)) this.#watch = new JsonWatch();
+    if (this.#delivery === "discard") return;
+    this.#delivery = bodiless ? "none" : this.#watch === undefined ? "stream" : "hold";
+    if (this.#delivery !== "hold") this.#writeHead(head.fields);
+  }
+
+  onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {
+    this.#answerKeeper.take(chunk);
+    this.#watch?.take(chunk);
+    if (this.#delivery === "stream") return this.#write(controller, chunk);
+    if (this.#delivery !== "hold") return;
+    this.#held.push(chunk);
+    this.#heldBytes += chunk.byteLength;
+    if (this.#heldBytes <= HELD_BYTES_MAX) return;
+    this.#delivery = "stream";
+    this.#writeHead(this.#head?.fields ?? []);
+    for (const held of this.#held.splice(0)) this.#write(controller, held);
+  }
+
+  onResponseEnd(): void {
+    const reset = this.#carrier.resetting && this.#head?.framing === "close";
+    if (reset || this.#watch?.ended() === false) return this.#broken("The service's answer was cut off.");
+    if (this.#delivery === "hold") this.#writeHead([...(this.#head?.fields ?? []), "Content-Length", String(this.#heldBytes)]);
+    if (this.#delivery !== "discard") {
+      this.#exchange.response.end(this.#held.length === 0 ? undefined : Buffer.concat(this.#held));
+      this.#discardRest();
+    }
+    this.#settle("answered");
+  }
+
+  onResponseError(_controller: Dispatcher.DispatchController, error: Error): void {
+    if (this.#settled) return;
+    const sent = this.#controller !== undefined;
+    const failure = describeFailure(error, { sent, mutates: this.#mutates });
+    if (this.#reuse && sent && !this.#answerBegan && failure.stale) return this.#retry();
+    this.#carrier.world.metrics.count("holdfast_proxy_failures", 1, { outcome: failure.outcome, status: String(failure.status) });
+    if (this.#head === undefined) return this.#fail(failure);
+    this.#broken(failure.message);
+  }
+
+  /** The answer broke after its head. What was held back can still become a 502; what was begun is cut, visibly. */
+  #broken(message: string): void {
+    if (this.#delivery !== "discard" && !this.#exchange.response.headersSent) {
+      return this.#fail({ outcome: "unknown", status: 502, message: this.#mutates ? `${message} ${LOOK_FIRST}` : message });
+    }
+    if (this.#delivery !== "discard") this.#exchange.response.destroy();
+    this.#settle("unknown");
+  }
+
+  #fail(failure: Failure, settle = true): void {
+    const { response, head, request, requestId } = this.#exchange;
+    if (this.#options.answerFailures !== false) {
+      // Without 100 the client has not sent its body; the next bytes on the connection could be anything.
+      const unread = head.expectsContinue && head.body !== "none" && !request.complete;
+      refuse(response, this.#carrier.profile.errorShape, failure, requestId, unread);
+      this.#discardRest();
+    }
+    if (settle) this.#settle(failure.outcome);
+  }
+
+  #writeHead(fields: string[]): void {
+    const { response } = this.#exchange;
+    response.sendDate = false;
+    response.writeHead(this.#status ?? 502, this.#reason, fields);
+  }
+
+  #write(controller: Dispatcher.DispatchController, chunk: Buffer): void {
+    const { response } = this.#exchange;
+    if (response.write(chunk) || this.#cancelStall !== undefined) return;
+    controller.pause();
+    this.#cancelStall = this.#carrier.world.clock.after(CLIENT_STALL_MS, () => response.destroy());
+    response.once("drain", () => this.#goOn());
+  }
+
+  #goOn(): void {
+    this.#cancelStall?.();
+    this.#cancelStall = undefined;
+    this.#controller?.resume();
+  }
+
+  /** Reads on and forgets, so that the client gets to read the answer instead of a reset; not for ever. */
+  #discardRest(): void {
+    const { request } = this.#exchange;
+    if (request.complete || request.destroyed) return;
+    this.#upload?.destroy();
+    request.resume();
+    const cancel = this.#carrier.world.clock.after(LINGER_MS, () => request.socket.destroy());
+    request.once("close", cancel).once("end", cancel);
+  }
+
+  #clientGone(): void {
+    if (this.#settled) return;
+    const sentWhole = this.#controller !== undefined && (this.#upload === undefined || this.#upload.complete);
+    if (this.#mutates && sentWhole) {
+      this.#delivery = "discard";
+      this.#held = [];
+      return this.#goOn();
+    }
+    const controller = this.#controller;
+    this.#settle(controller === undefined ? "refused" : "unknown");
+    controller?.abort(new Error("the client left"));
+    this.#upload?.destroy();
+  }
+
+  #settle(outcome: Relayed["outcome"]): void {
+    if (this.#settled) return;
+    this.#settled = true;
+    this.#cancelStall?.();
+    this.#done(this.#relayed(outcome));
+  }
+
+  #relayed(outcome: Relayed["outcome"]): Relayed {
+    const { response, head } = this.#exchange;
+    const whole = outcome === "answered";
+    const requestWhole = head.body === "none" || this.#body instanceof Uint8Array || this.#upload?.complete === true;
+    return { outcome, status: this.#status, headers: this.#headers, answer: whole ? this.#answerKeeper.whole() : undefined,
+      answerType: this.#head?.type, requestBody: requestWhole ? this.#requestKeeper.whole() : undefined,
+      answered: response.headersSent || response.destroyed };
+  }
+}
+
+function rawFields(raw: Dispatcher.DispatchController["rawHeaders"]): readonly (Uint8Array | string)[] {
+  return Array.isArray(raw) ? raw : Object.entries(raw ?? {}).flatMap(([name, value]) => [name, String(value)]);
+}
