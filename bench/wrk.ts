@@ -78,13 +78,14 @@ function runWrk({ url, load, connections, durationS, cores, folder }: Shot): Pro
 /**
  * One run at full speed. Figures: requests/s, latency p50 and p99 in ms, processor µs per request and resident MiB of the process
  * behind `usage`, when there is one.
- * @throws E_LAB_STEP when any call failed: a fast refusal would look like speed.
+ * @throws E_LAB_STEP when any call failed, for a fast refusal would look like speed; or when none was answered.
  */
 export async function saturate(shot: Shot, usage?: () => Usage): Promise<Figures> {
   const before = usage?.();
   const result = await runWrk(shot);
   const after = usage?.();
   const failures = result.broken + result.refused;
+  if (result.requests === 0) throw new OperatingError("E_LAB_STEP", `${shot.url} answered nothing in ${shot.durationS} s`);
   if (failures > 0) {
     throw new OperatingError("E_LAB_STEP", `${failures} of ${result.requests} calls to ${shot.url} failed under load ` +
       `(${result.broken} broken, ${result.refused} refused)`);

@@ -9,6 +9,7 @@ import { existsSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { isOperating } from "../../core/errors.ts";
+import { buildIfStale } from "../../lab/build.ts";
 import { labObstacle, openLab, wipeLab, type Lab } from "../../lab/lab.ts";
 import { PARTS, type Part } from "../../lab/options.ts";
 import { until } from "../../lab/waiting.ts";
@@ -73,7 +74,8 @@ describe(`tempest: ${SELECTION}`, function () {
   async function runOn(way: Way, only: readonly Part[]): Promise<Lab> {
     const folder = join(parent, way);
     mkdirSync(folder, { recursive: true });
-    const lab = await openLab({ folder, only });
+    const lab = await openLab({ folder, only, program: "built" });
+    await buildIfStale(lab.paths.prepareLog);
     await lab.start();
     runs.set(way, await withRetry(await makeWorkspace(lab, way, parent), way));
     console.log(summary(way, runs.get(way) ?? assert.fail("the run was kept")));

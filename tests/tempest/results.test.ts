@@ -1,10 +1,10 @@
 /** Goal: tempest's output is read as its authors mean it, and no difference between two runs is overlooked. */
 import assert from "node:assert/strict";
-import { brokenConnections, countOf, differencesOf, verdictsIn } from "./results.ts";
+import { brokenConnections, countOf, differencesOf, testsRun, verdictsIn } from "./results.ts";
 
 const OUTPUT = `{0} tempest.api.identity.v3.test_a.A.test_one[id-1,smoke] [0.512345s] ... ok
 {1} tempest.api.identity.v3.test_b.B.test_two[id-2] [1.000001s] ... FAILED
-{1} setUpClass (tempest.api.identity.v2.test_c.C) [0.000000s] ... SKIPPED: Identity v2 is not here
+{1} setUpClass (tempest.api.identity.v2.test_c.C) ... SKIPPED: Identity v2 is not here
 {0} tempest.api.identity.v3.test_d.D.test_three[id-3] [0.100000s] ... SKIPPED: not enabled
 
 ==============================
@@ -16,6 +16,11 @@ tempest.api.identity.v3.test_b.B.test_two[id-2]
 
 Captured traceback:
     urllib3.exceptions.ProtocolError: ('Connection aborted.', ConnectionResetError(104, 'Connection reset by peer'))
+
+======
+Totals
+======
+Ran: 4 tests in 268.9600 sec.
 `;
 
 describe("tempest's results", () => {
@@ -24,6 +29,7 @@ describe("tempest's results", () => {
       ["tempest.api.identity.v3.test_b.B.test_two", "failed"], ["setUpClass (tempest.api.identity.v2.test_c.C)", "skipped"],
       ["tempest.api.identity.v3.test_d.D.test_three", "skipped"]]);
     assert.equal(countOf(verdictsIn(OUTPUT), "skipped"), 2);
+    assert.equal(testsRun(OUTPUT), verdictsIn(OUTPUT).size);
   });
 
   it("name the failures that are broken connections", () => {

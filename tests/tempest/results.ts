@@ -1,7 +1,7 @@
 /**
  * What a tempest run said, test by test, and how two runs differ. Pure.
  * Source of the lines: `tempest run` prints one line per test through subunit-trace, "{worker} name [seconds] ... outcome", and
- * "{worker} setUpClass (class) [seconds] ... outcome" when a whole class failed or was skipped. Read from tempest 33.
+ * "{worker} setUpClass (class) ... SKIPPED: reason" when a whole class was skipped. Read from tempest 33.
  */
 
 export type Verdict = "passed" | "failed" | "skipped";
@@ -9,7 +9,7 @@ export type Verdict = "passed" | "failed" | "skipped";
 /** Verdict by test. */
 export type Verdicts = ReadonlyMap<string, Verdict>;
 
-const LINE = /^\{\d+\} (.+?) \[\d+(?:\.\d+)?s\] \.\.\. (ok|FAILED|SKIPPED|\*\*\* FAILED)/;
+const LINE = /^\{\d+\} (.+?)(?: \[\d+(?:\.\d+)?s\])? \.\.\. (ok|FAILED|SKIPPED|\*\*\* FAILED)/;
 const VERDICT_OF: Readonly<Record<string, Verdict>> = { ok: "passed", FAILED: "failed", "*** FAILED": "failed",
   SKIPPED: "skipped" };
 
@@ -22,6 +22,11 @@ export function verdictsIn(output: string): Verdicts {
     if (name !== undefined && verdict !== undefined) verdicts.set(name.replace(/\[[^\]]*\]$/, ""), verdict);
   }
   return verdicts;
+}
+
+/** How many tests tempest itself says it ran: as many verdicts must have been read. */
+export function testsRun(output: string): number {
+  return Number(/^Ran: (\d+) tests/m.exec(output)?.[1] ?? 0);
 }
 
 /** How many tests ended that way. */

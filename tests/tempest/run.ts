@@ -11,12 +11,14 @@ import { OperatingError } from "../../core/errors.ts";
 import { CHILD_ENVIRONMENT, run } from "../../lab/commands.ts";
 import type { Lab } from "../../lab/lab.ts";
 import { regionsOf } from "../../lab/template.ts";
-import { verdictsIn, type Verdicts } from "./results.ts";
+import { testsRun, verdictsIn, type Verdicts } from "./results.ts";
 
 export type Way = "direct" | "proxy";
 
 /** Two workers: Keystone has two processes, and the machine may have two cores. */
 const CONCURRENCY = 2;
+/** Longest piece of tempest's output that a failure quotes, in characters. */
+const OUTPUT_SHOWN_MAX = 500;
 /** Longest run of the whole selection. */
 const RUN_MS = 20 * 60_000;
 
@@ -76,7 +78,8 @@ export async function makeWorkspace(lab: Lab, way: Way, parent: string): Promise
 
 /**
  * Runs the tests that `selection` (a regular expression) matches. Failed tests are part of the result, not an error.
- * @throws E_LAB_STEP when tempest cannot be started, takes longer than RUN_MS or reports no test.
+ * @throws E_LAB_STEP when it reports no test, or not as many as it ran: it was ended after RUN_MS, or its output is not
+ * understood.
  */
 export async function runTempest(workspace: string, selection: string): Promise<TempestRun> {
   const startMs = performance.now();
@@ -91,6 +94,9 @@ export async function runTempest(workspace: string, selection: string): Promise<
   const log = join(workspace, "output.txt");
   writeFileSync(log, output);
   const verdicts = verdictsIn(output);
-  if (verdicts.size === 0) throw new OperatingError("E_LAB_STEP", `tempest reported no test: ${output.slice(-500)}`, { log });
+  if (verdicts.size === 0 || verdicts.size !== testsRun(output)) {
+    throw new OperatingError("E_LAB_STEP", `tempest ran ${testsRun(output)} tests and ${verdicts.size} verdicts were read: ` +
+      output.slice(-OUTPUT_SHOWN_MAX), { log });
+  }
   return { verdicts, output, tookMs: performance.now() - startMs };
 }
