@@ -9,7 +9,8 @@ import { present } from "../core/assert.ts";
 import type { Step } from "../rows/difference.ts";
 import { keysWhere } from "../rows/footprint.ts";
 import type { RowWriter } from "../rows/rows.ts";
-import type { Service, Table } from "../schemas/define.ts";
+import type { Table } from "../schemas/define.ts";
+import type { Version } from "../schemas/position.ts";
 import { keyText, rowText, type Row } from "../schemas/row.ts";
 import type { ApplyRooms } from "./apply.ts";
 import { readApplied } from "./ledger.ts";
@@ -35,23 +36,25 @@ function identities(plan: readonly Step[], table: Table, verb: "remove" | "updat
   return new Set(steps.flatMap((step) => step.rows.map((row) => rowText(row, table.key))));
 }
 
-/** May this holder be moved out of the way? Its row is rewritten in this batch, or its aggregate is older than the stream's. */
-async function mayVacate(write: RowWriter, rooms: ApplyRooms, service: Service, table: Table, holder: Row,
-  ready: ReadonlySet<string>): Promise<boolean> {
-  const kind = present(service.kindOfTable.get(table.name), table.name);
+/**
+ * May this holder be moved out of the way, although nothing in this batch gives it another value? Only if the stream holds a
+ * newer image of its aggregate than the one it has, or gets in this batch: that image will set it right.
+ */
+async function isOutdated(write: RowWriter, rooms: ApplyRooms, table: Table, holder: Row,
+  arriving: ReadonlyMap<string, Version>): Promise<boolean> {
+  const kind = present(rooms.service.kindOfTable.get(table.name), table.name);
   const where = Object.fromEntries(table.key.map((column) => [column, [holder[column] ?? null]]));
-  const owner = (await keysWhere(write, service, kind.name, table.name, where))[0];
+  const owner = (await keysWhere(write, rooms.service, kind.name, table.name, where))[0];
   if (owner === undefined) return false;
-  if (ready.has(keyText(owner))) return true;
-  const held = await readApplied(write, [owner]);
-  return rooms.isOutdated(keyText(owner), held.get(keyText(owner)));
+  const name = keyText(owner);
+  return rooms.isOutdated(name, arriving.get(name) ?? (await readApplied(write, [owner])).get(name));
 }
 
 /** Gives placeholders to the holders of unique values that the plan needs, where they may be moved. */
 export async function vacateBlockers(write: RowWriter, rooms: ApplyRooms, plan: readonly Step[],
   ready: readonly Received[]): Promise<void> {
   const { service } = rooms;
-  const names = new Set(ready.map((change) => keyText(change.image.key)));
+  const arriving = new Map(ready.map((change) => [keyText(change.image.key), change.version]));
   for (const table of service.tables.values()) {
     const written = rowsWritten(plan, table.name);
     if (written.length === 0) continue;
@@ -69,7 +72,7 @@ export async function vacateBlockers(write: RowWriter, rooms: ApplyRooms, plan: 
         const next = own.get(identity);
         const keepsValue = next !== undefined && unique.every((each) => next[each] === holder[each]);
         if (removed.has(identity) || keepsValue) continue;
-        if (await mayVacate(write, rooms, service, table, holder, names)) blocking.push(holder);
+        if (next !== undefined || await isOutdated(write, rooms, table, holder, arriving)) blocking.push(holder);
       }
       await write.update(table, blocking.map((row) => ({ ...row, [column]: placeholderFor(table, row) })), [column]);
     }

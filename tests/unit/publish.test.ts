@@ -1,0 +1,104 @@
+/**
+ * Goal: the stream's newest image of an aggregate is never older than the rows, also when two proxies publish the same
+ * aggregate with different memories of the stream (I1). Method: two publishers on one database and one stream, step by step.
+ */
+import assert from "node:assert/strict";
+import { Publisher, PUBLISH_DEFAULTS } from "../../capture/publish.ts";
+import { present } from "../../core/assert.ts";
+import { Faults } from "../../core/faults.ts";
+import { silentLog } from "../../core/log.ts";
+import { noMetrics } from "../../core/metrics.ts";
+import { seededRandom } from "../../core/random.ts";
+import { MemoryStream } from "../../feed/memory-stream.ts";
+import { memoryFeed } from "../../feed/memory.ts";
+import { memoryRows } from "../../rows/memory.ts";
+import type { RowWriter } from "../../rows/rows.ts";
+import type { AggregateKey } from "../../schemas/row.ts";
+import { toy, TOY_REVISION } from "../support/toy-service.ts";
+import { VirtualClock } from "../support/virtual-clock.ts";
+
+const group = present(toy.tables.get("group"), "group");
+const KEY: AggregateKey = { kind: "group", values: ["g"] };
+const SUBJECT = "os.v1.toy.all.group.g";
+
+class Stage {
+  readonly clock = new VirtualClock();
+  readonly stream = new MemoryStream(toy.name, this.clock);
+  readonly rows = memoryRows([...toy.tables.values()], { revisions: [TOY_REVISION] });
+  readonly #stopping = new AbortController();
+
+  publisher(): Publisher {
+    const world = { clock: this.clock, random: seededRandom(1), log: silentLog, metrics: noMetrics };
+    const feed = memoryFeed(this.stream, this.clock);
+    const rooms = { service: toy, scope: "all", rows: this.rows, feed, faults: new Faults(this.clock),
+      era: () => ({ epoch: 1, schema: TOY_REVISION }) };
+    const publisher = new Publisher(rooms, world, PUBLISH_DEFAULTS);
+    void publisher.run(this.#stopping.signal);
+    return publisher;
+  }
+
+  async write(work: (write: RowWriter) => Promise<void>): Promise<void> {
+    await this.rows.transaction(work);
+  }
+
+  /** Publishes and waits for it in virtual time. */
+  async publish(publisher: Publisher): Promise<void> {
+    let isDone = false;
+    void publisher.publish([KEY]).then(() => {
+      isDone = true;
+    });
+    assert(await this.clock.runUntil(() => isDone, 60_000), "the publish ends");
+  }
+
+  isDeleted(): boolean {
+    return present(this.stream.last(SUBJECT), "a message").headers["Hf-Deleted"] === "1";
+  }
+
+  stop(): void {
+    this.#stopping.abort();
+  }
+}
+
+describe("publishing one aggregate from two proxies", () => {
+  let stage: Stage;
+  beforeEach(() => {
+    stage = new Stage();
+    stage.stream.ensure();
+  });
+  afterEach(() => stage.stop());
+
+  it("says it again when rows went there and back and another proxy said something else between", async () => {
+    const [first, second] = [stage.publisher(), stage.publisher()];
+    await stage.write((write) => write.insert(group, [{ id: "g", name: "g" }]));
+    await stage.publish(first);
+    await stage.write((write) => write.remove(group, [{ id: "g" }]));
+    await stage.publish(second);
+    assert(stage.isDeleted());
+    await stage.write((write) => write.insert(group, [{ id: "g", name: "g" }]));
+    await stage.publish(first);
+    assert(!stage.isDeleted(), "the first proxy remembers an equal image, which is no longer the newest");
+  });
+
+  it("is not taken in by an acknowledgement of what was said long ago", async () => {
+    const [first, second] = [stage.publisher(), stage.publisher()];
+    await stage.write((write) => write.insert(group, [{ id: "g", name: "g" }]));
+    await stage.publish(first);
+    await stage.publish(second);
+    await stage.write((write) => write.remove(group, [{ id: "g" }]));
+    await stage.publish(first);
+    await stage.write((write) => write.insert(group, [{ id: "g", name: "g" }]));
+    await stage.publish(first);
+    await stage.write((write) => write.remove(group, [{ id: "g" }]));
+    await stage.publish(second);
+    assert(stage.isDeleted(), "the second proxy expects what the first one expected when it said the same");
+  });
+
+  it("publishes nothing when nothing changed", async () => {
+    const [first, second] = [stage.publisher(), stage.publisher()];
+    await stage.write((write) => write.insert(group, [{ id: "g", name: "g" }]));
+    await stage.publish(first);
+    await stage.publish(second);
+    await stage.publish(first);
+    assert.equal(stage.stream.lastSequence(), 1);
+  });
+});
