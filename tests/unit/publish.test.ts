@@ -26,9 +26,10 @@ class Stage {
   readonly stream = new MemoryStream(toy.name, this.clock);
   readonly rows = memoryRows([...toy.tables.values()], { revisions: [TOY_REVISION] });
   readonly #stopping = new AbortController();
+  #publishers = 0;
 
   publisher(): Publisher {
-    const world = { clock: this.clock, random: seededRandom(1), log: silentLog, metrics: noMetrics };
+    const world = { clock: this.clock, random: seededRandom((this.#publishers += 1)), log: silentLog, metrics: noMetrics };
     const feed = memoryFeed(this.stream, this.clock);
     const rooms = { service: toy, scope: "all", rows: this.rows, feed, faults: new Faults(this.clock),
       era: () => ({ epoch: 1, schema: TOY_REVISION }) };
