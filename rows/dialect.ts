@@ -119,6 +119,8 @@ export interface Engine<Connection> {
   run(connection: Connection, statement: Statement): Promise<readonly (readonly Cell[])[]>;
   /** Cuts the connection off at once; what waits for it fails. */
   sever(connection: Connection): void;
+  /** Tells the server that an idle connection ends; may fail, may never be answered. */
+  part(connection: Connection): Promise<void>;
   /** Undefined: not an error of the database or of the way to it, that is, a bug. */
   failureOf(error: unknown): Failure | undefined;
   reflect(run: Run): Promise<Catalog>;

@@ -34,7 +34,7 @@ const BEYOND_ASCII = /[^\0-\x7f]/;
 /** The value as the driver shall write it: whole numbers bare, bytes as a buffer, the rest as text. */
 function literal(kind: ColumnKind, value: Value): unknown {
   if (value === null) return null;
-  if (kind === "bigint") return BigInt(value as string);
+  if (kind === "bigint") return BigInt(value);
   if (kind === "bytes") return Buffer.from(String(value), "base64");
   // Half a surrogate pair has no UTF-8 form; written anyway it would turn into another character without a word.
   if (kind === "text" && LONE_SURROGATE.test(String(value))) {

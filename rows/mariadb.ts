@@ -7,6 +7,7 @@
  * replaced without an error; on a Galera node a snapshot waits for what the cluster acknowledged before it.
  * Not here: choosing a Galera node. The host must lead to one that is in the primary component.
  */
+import type { Socket } from "node:net";
 import type { Connection, QueryOptions } from "mysql2";
 import type { ErrorCode, Facts } from "../core/errors.ts";
 import type { World } from "../core/world.ts";
@@ -89,6 +90,11 @@ async function raiseCounter(run: Run, { table }: Target, column: string, first: 
   await run({ text: `ALTER TABLE ${mariadbDialect.quote(table.name)} AUTO_INCREMENT = ${first}`, values: [] });
 }
 
+/** The socket under a connection, which the driver's published types leave out. */
+function streamOf(connection: Connection): { readonly stream: Socket } {
+  return connection as unknown as { readonly stream: Socket };
+}
+
 const MARIADB: Engine<Connection> = {
   name: "mariadb",
   dialect: mariadbDialect,
@@ -108,9 +114,14 @@ const MARIADB: Engine<Connection> = {
     });
   },
   sever(connection) {
-    const { stream } = connection as unknown as { readonly stream: { destroy(): void } };
-    stream.destroy();
+    streamOf(connection).stream.destroy();
   },
+  part: (connection) => new Promise((resolve) => {
+    const { stream } = streamOf(connection);
+    if (stream.destroyed) return resolve();
+    stream.once("close", () => resolve());
+    connection.end(() => undefined);
+  }),
   failureOf,
   reflect: reflectMariadb,
   schemaLock: { take: "SELECT GET_LOCK(CONCAT('holdfast schema ', DATABASE()), 30)",

@@ -22,6 +22,7 @@ export type Folding = (value: Value) => Value;
 
 type Index = Map<string, Set<string>>;
 
+/** The rows of one declared table. Keys of rows are texts (textOf over the primary key), states are stamps. */
 export class MemoryTable {
   readonly table: Table;
   readonly #fold: Folding;

@@ -6,13 +6,14 @@
  * nothing, because its decoders lose microseconds and large numbers.
  * Not here: failover. The host must lead to the writer; a standby answers E_ROWS_UNAVAILABLE to the first write.
  */
+import type { Socket } from "node:net";
 import type { Client } from "pg";
 import type { World } from "../core/world.ts";
 import type { ErrorCode } from "../core/errors.ts";
 import type { Cell, DatabaseOptions, DatabaseSettings, Engine, Failure, Run, Target } from "./dialect.ts";
 import { reflectPostgres } from "./postgres-catalog.ts";
 import { postgresDialect } from "./postgres-sql.ts";
-import { queryBoundMs } from "./pool.ts";
+import { queryBoundMs } from "./relational-pool.ts";
 import { openRelational, settingsOf } from "./relational.ts";
 import type { Rows } from "./rows.ts";
 
@@ -34,7 +35,8 @@ const MEANINGS: Readonly<Record<string, ErrorCode>> = {
 };
 
 /** What the driver says when the connection is gone; these errors carry no code. */
-const CONNECTION_GONE = /^(Connection terminated|Client has encountered a connection error|Client was closed|timeout expired|Query read timeout)/;
+const CONNECTION_GONE =
+  /^(Connection terminated|Client has encountered a connection error|Client was closed|timeout expired|Query read timeout)/;
 
 interface ServerError extends Error {
   readonly code?: string;
@@ -78,6 +80,11 @@ async function raiseCounter(run: Run, { table }: Target, column: string, first: 
   });
 }
 
+/** The socket under a connection, which the driver's published types leave out. */
+function streamOf(connection: Client): { readonly stream: Socket } {
+  return (connection as unknown as { readonly connection: { readonly stream: Socket } }).connection;
+}
+
 const POSTGRES: Engine<Client> = {
   name: "postgres",
   dialect: postgresDialect,
@@ -90,9 +97,14 @@ const POSTGRES: Engine<Client> = {
     return result.rows;
   },
   sever(connection) {
-    const { stream } = (connection as unknown as { readonly connection: { readonly stream: { destroy(): void } } }).connection;
-    stream.destroy();
+    streamOf(connection).stream.destroy();
   },
+  part: (connection) => new Promise((resolve) => {
+    const { stream } = streamOf(connection);
+    if (stream.destroyed) return resolve();
+    stream.once("close", () => resolve());
+    connection.end().catch(() => undefined);
+  }),
   failureOf,
   reflect: reflectPostgres,
   schemaLock: { take: `SELECT pg_advisory_xact_lock(${SCHEMA_LOCK})`, release: undefined },

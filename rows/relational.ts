@@ -19,7 +19,7 @@ import type { Row } from "../schemas/row.ts";
 import {
   shortFractions, type Catalog, type DatabaseOptions, type DatabaseSettings, type Engine, type Target,
 } from "./dialect.ts";
-import { Pool } from "./pool.ts";
+import { Pool } from "./relational-pool.ts";
 import type { LiveTable, RowReader, Rows, RowWriter } from "./rows.ts";
 import { Turn } from "./turn.ts";
 import { cutRow, type ShortFractions } from "./wire.ts";

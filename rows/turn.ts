@@ -23,6 +23,7 @@ export interface Surroundings {
   readonly send: (statement: Statement) => Promise<Cells>;
 }
 
+/** A running transaction as reader and writer; rows/rows.ts says what the verbs mean. */
 export class Turn<Connection> implements RowWriter {
   readonly #engine: Engine<Connection>;
   readonly #targetOf: Surroundings["targetOf"];

@@ -8,7 +8,7 @@ import { isOperating } from "../../core/errors.ts";
 import type { DatabaseOptions } from "../../rows/dialect.ts";
 import type { Rows } from "../../rows/rows.ts";
 import type { ServerProcess } from "../support/postgres.ts";
-import { everything, PARENT, refused } from "./rows.suite.ts";
+import { everything, PARENT, refused } from "./rows-samples.ts";
 
 export interface ConnectionHarness {
   readonly open: (changes: Partial<DatabaseOptions>) => Rows;
@@ -62,6 +62,7 @@ async function settles<T>(work: () => Promise<T>, withinMs: number): Promise<T> 
   }
 }
 
+/** Registers the promises about connections for one engine. */
 export function connectionSuite(harness: ConnectionHarness): void {
   describe("connections", () => {
     let opened: Rows[] = [];
@@ -78,7 +79,8 @@ export function connectionSuite(harness: ConnectionHarness): void {
     it("answers a commit whose answer was lost with 'unknown', and the rows may be there", async () => {
       const line = await relay(harness.options().port, /COMMIT(?!TED)/);
       const rows = open({ port: line.port });
-      await refused("E_ROWS_COMMIT_UNKNOWN", rows.transaction((write) => write.insert(PARENT, [{ a: "maybe", b: 1, name: "maybe" }])));
+      const row = { a: "maybe", b: 1, name: "maybe" };
+      await refused("E_ROWS_COMMIT_UNKNOWN", rows.transaction((write) => write.insert(PARENT, [row])));
       const found = await open().snapshot((read) => read.select(PARENT, everything(PARENT, ["maybe", 1])));
       assert.equal(found.length, 1);
       line.close();

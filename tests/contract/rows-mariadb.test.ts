@@ -10,11 +10,13 @@ import { systemRandom } from "../../core/random.ts";
 import { declareTable } from "../../schemas/define.ts";
 import type { DatabaseOptions } from "../../rows/dialect.ts";
 import { openMariadb } from "../../rows/mariadb.ts";
-import type { Rows } from "../../rows/rows.ts";
+import type { Match, Rows } from "../../rows/rows.ts";
+import type { Row } from "../../schemas/row.ts";
 import { mariadbMissing, privateMariadb, type PrivateMariadb } from "../support/mariadb.ts";
 import { missing } from "../support/postgres.ts";
-import { everything, refused, rowsSuite, type RowsHarness } from "./rows.suite.ts";
 import { connectionSuite } from "./rows-connection.suite.ts";
+import { everything, refused } from "./rows-samples.ts";
+import { rowsSuite, type RowsHarness } from "./rows.suite.ts";
 
 const TABLES = `
   CREATE TABLE \`limit\` (id varchar(64) PRIMARY KEY, \`group\` varchar(255), \`order\` bigint, big bigint, amount decimal(20,6),
@@ -63,9 +65,10 @@ describe("MariaDB rows", () => {
     it("carries enums, timestamps and small numbers, and finds rows by any text", async () => {
       const row = { m: "it's", t: "2026-07-01T12:00:00.123000", n: "ö", small: 255, f: 2, l: "é", d: "-1.50" };
       await rows.transaction((write) => write.insert(ODD, [{ ...row, t: "2026-07-01T12:00:00.123999" }]));
-      assert.deepEqual(await rows.snapshot((read) => read.select(ODD, everything(ODD, ["it's"], ["no such"], ["\u{1f600}"]))), [row]);
-      assert.deepEqual(await rows.snapshot((read) => read.select(ODD, { columns: ["n"], values: [["ö"], ["\u{1f600}"]] })), [row]);
-      assert.deepEqual(await rows.snapshot((read) => read.select(ODD, { columns: ["l"], values: [["漢"]] })), []);
+      const find = (match: Match): Promise<Row[]> => rows.snapshot((read) => read.select(ODD, match));
+      assert.deepEqual(await find(everything(ODD, ["it's"], ["no such"], ["\u{1f600}"])), [row]);
+      assert.deepEqual(await find({ columns: ["n"], values: [["ö"], ["\u{1f600}"]] }), [row]);
+      assert.deepEqual(await find({ columns: ["l"], values: [["漢"]] }), []);
       await rows.transaction((write) => write.update(ODD, [{ ...row, n: "xyz" }, { ...row, m: "\u{1f600}" }], ["n"]));
       await rows.transaction((write) => write.remove(ODD, [{ m: "\u{1f600}" }, row]));
       assert.deepEqual(await rows.snapshot((read) => read.page(ODD, { limit: 1 })), []);
@@ -85,8 +88,8 @@ describe("MariaDB rows", () => {
     });
 
     it("reflects cascades and leaves out unique keys over the beginnings of columns", async () => {
-      await server.execute(options.database, `CREATE TABLE pieces (a int, b varchar(50), pa varchar(64), pb int, UNIQUE (b(5)), UNIQUE (b, a),
-        FOREIGN KEY (pa, pb) REFERENCES parent (a, b) ON DELETE CASCADE) ENGINE=InnoDB`);
+      await server.execute(options.database, `CREATE TABLE pieces (a int, b varchar(50), pa varchar(64), pb int,
+        UNIQUE (b(5)), UNIQUE (b, a), FOREIGN KEY (pa, pb) REFERENCES parent (a, b) ON DELETE CASCADE) ENGINE=InnoDB`);
       const live = (await rows.reflect()).find((table) => table.name === "pieces");
       assert.deepEqual(live?.unique, [["b", "a"]]);
       assert.deepEqual(live?.references, [{ columns: ["pa", "pb"], table: "parent", to: ["a", "b"], onDelete: "cascade" }]);

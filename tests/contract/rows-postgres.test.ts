@@ -12,23 +12,26 @@ import type { DatabaseOptions } from "../../rows/dialect.ts";
 import { openPostgres } from "../../rows/postgres.ts";
 import type { Rows } from "../../rows/rows.ts";
 import { missing, postgresMissing, privatePostgres, type PrivatePostgres } from "../support/postgres.ts";
-import { COARSE, everything, LIMIT, PARENT, refused, rowsSuite, type RowsHarness } from "./rows.suite.ts";
 import { connectionSuite } from "./rows-connection.suite.ts";
+import { COARSE, everything, LIMIT, PARENT, refused } from "./rows-samples.ts";
+import { rowsSuite, type RowsHarness } from "./rows.suite.ts";
 
 const TABLES = `
   CREATE TABLE "limit" (id varchar(64) PRIMARY KEY, "group" varchar(255), "order" bigint, big bigint, amount numeric(20,6),
     flag boolean, at timestamp, day date, raw bytea, document json, long text, sort text, failures integer NOT NULL);
-  CREATE TABLE parent (a varchar(64), b integer, name varchar(255) NOT NULL, PRIMARY KEY (a, b), CONSTRAINT parent_name_key UNIQUE (name));
+  CREATE TABLE parent (a varchar(64), b integer, name varchar(255) NOT NULL, PRIMARY KEY (a, b),
+    CONSTRAINT parent_name_key UNIQUE (name));
   CREATE TABLE child (id serial PRIMARY KEY, pa varchar(64), pb integer, label varchar(64), UNIQUE (pa, label),
     CONSTRAINT child_pa_pb_fkey FOREIGN KEY (pa, pb) REFERENCES parent (a, b));
   CREATE TABLE coarse (id integer PRIMARY KEY, at timestamp(0));
   CREATE TYPE mood AS ENUM ('it''s', 'b b', 'c');
-  CREATE TABLE odd (m mood, at timestamptz(3), u uuid, j jsonb, d numeric(5,2), n varchar(3), PRIMARY KEY (m, u), CHECK (n <> 'no'))`;
+  CREATE TABLE odd (m mood, at timestamptz(3), u uuid, j jsonb, d numeric(5,2), n varchar(3), PRIMARY KEY (m, u),
+    CHECK (n <> 'no'))`;
 
 const ODD = declareTable("odd", { key: ["m", "u"],
   columns: { m: "text", at: "datetime?", u: "text", j: "text?", d: "decimal?", n: "text?" } });
 
-export const world = { clock: systemClock, random: systemRandom, log: silentLog, metrics: noMetrics };
+const world = { clock: systemClock, random: systemRandom, log: silentLog, metrics: noMetrics };
 
 describe("PostgreSQL rows", () => {
   let server: PrivatePostgres;
@@ -53,7 +56,8 @@ describe("PostgreSQL rows", () => {
     open: (changes) => openPostgres({ ...options, ...changes }, world),
     options: () => options,
     server: () => server,
-    terminate: "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()",
+    terminate: "SELECT pg_terminate_backend(pid) FROM pg_stat_activity " +
+      "WHERE datname = current_database() AND pid <> pg_backend_pid()",
   });
 
   describe("on its own", () => {
@@ -62,16 +66,20 @@ describe("PostgreSQL rows", () => {
     it("carries enums, zoned timestamps, uuids and stored JSON as text, and finds rows by them", async () => {
       const row = { m: "it's", at: "2026-07-01T12:00:00.123000", u, j: "{\"a\": 1}", d: "-1.50", n: null };
       await rows.transaction((write) => write.insert(ODD, [row]));
-      await rows.transaction((write) => write.update(ODD, [{ ...row, j: "{\"b\":  2}", at: "2026-07-01T12:00:00.987654" }], ["j", "at"]));
+      const changed = { ...row, j: "{\"b\":  2}", at: "2026-07-01T12:00:00.987654" };
+      await rows.transaction((write) => write.update(ODD, [changed], ["j", "at"]));
       const wanted = { ...row, j: "{\"b\": 2}", at: "2026-07-01T12:00:00.987000" };
-      assert.deepEqual(await rows.snapshot((read) => read.select(ODD, everything(ODD, ["it's", u], ["no such mood", u], ["c", "no uuid"]))), [wanted]);
+      const match = everything(ODD, ["it's", u], ["no such mood", u], ["c", "no uuid"]);
+      assert.deepEqual(await rows.snapshot((read) => read.select(ODD, match)), [wanted]);
       assert.deepEqual(await rows.snapshot((read) => read.page(ODD, { after: { m: "it's", u }, limit: 5 })), []);
       await rows.transaction((write) => write.remove(ODD, [row]));
     });
 
     it("refuses what a column cannot hold and says which rule, not which value", async () => {
       const row = { m: "c", u, at: null, j: null, d: null, n: null };
-      for (const bad of [{ n: "four" }, { m: "x" }, { d: "1000" }, { j: "{" }, { at: "no time" }, { n: "no" }, { n: "\0" }, { n: "\ud83d" }]) {
+      const refusals = [{ n: "four" }, { m: "x" }, { d: "1000" }, { j: "{" }, { at: "no time" }, { n: "no" }, { n: "\0" },
+        { n: "\ud83d" }];
+      for (const bad of refusals) {
         const facts = await refused("E_ROWS_REFUSED", rows.transaction((write) => write.insert(ODD, [{ ...row, ...bad }])));
         assert.equal(facts["table"], "odd");
       }
@@ -79,11 +87,13 @@ describe("PostgreSQL rows", () => {
 
     it("reflects enums, precisions and unique indexes that are no constraints, and leaves out partial ones", async () => {
       await server.execute(options.database, `CREATE TABLE pieces (a int, b varchar(5) NOT NULL);
-        CREATE UNIQUE INDEX ON pieces (b, a); CREATE UNIQUE INDEX ON pieces (a) WHERE b = 'x'; CREATE UNIQUE INDEX ON pieces (lower(b));
+        CREATE UNIQUE INDEX ON pieces (b, a); CREATE UNIQUE INDEX ON pieces (a) WHERE b = 'x';
+        CREATE UNIQUE INDEX ON pieces (lower(b));
         CREATE TABLE gone (x int PRIMARY KEY, pm mood, pu uuid, FOREIGN KEY (pm, pu) REFERENCES odd (m, u) ON DELETE CASCADE)`);
       const live = new Map((await rows.reflect()).map((table) => [table.name, table]));
       assert.deepEqual(live.get("pieces")?.unique, [["b", "a"]]);
-      assert.deepEqual(live.get("gone")?.references, [{ columns: ["pm", "pu"], table: "odd", to: ["m", "u"], onDelete: "cascade" }]);
+      assert.deepEqual(live.get("gone")?.references,
+        [{ columns: ["pm", "pu"], table: "odd", to: ["m", "u"], onDelete: "cascade" }]);
       assert.equal(live.get("odd")?.columns.find((column) => column.name === "at")?.fractionDigits, 3);
       await server.execute(options.database, "DROP TABLE gone, pieces");
     });

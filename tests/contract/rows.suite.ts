@@ -5,27 +5,11 @@
  * own SQL, every guarantee of the port's comment as a sentence.
  */
 import assert from "node:assert/strict";
-import { isOperating, type ErrorCode } from "../../core/errors.ts";
-import { declareTable, type Table } from "../../schemas/define.ts";
+import { isOperating } from "../../core/errors.ts";
+import { declareTable } from "../../schemas/define.ts";
 import type { Row, Value } from "../../schemas/row.ts";
 import type { Rows } from "../../rows/rows.ts";
-
-/** Every awkward thing about names and types, in one table. */
-export const LIMIT: Table = declareTable("limit", {
-  key: ["id"],
-  columns: {
-    id: "text", group: "text?", order: "integer?", big: "bigint?", amount: "decimal?", flag: "boolean?", at: "datetime?",
-    day: "date?", raw: "bytes?", document: "text?", long: "text?", sort: "text?", failures: "integer",
-  },
-  local: { failures: 7 },
-});
-export const PARENT: Table = declareTable("parent", { key: ["a", "b"], columns: { a: "text", b: "integer", name: "text" }, unique: [["name"]] });
-export const CHILD: Table = declareTable("child", {
-  key: ["id"], counted: "id", columns: { id: "integer", pa: "text?", pb: "integer?", label: "text?" }, unique: [["pa", "label"]],
-  references: [{ columns: ["pa", "pb"], table: "parent", to: ["a", "b"], hard: true }],
-});
-export const COARSE: Table = declareTable("coarse", { key: ["id"], columns: { id: "integer", at: "datetime?" } });
-export const CONTRACT_TABLES = [LIMIT, PARENT, CHILD, COARSE];
+import { CHILD, clear, COARSE, CONTRACT_TABLES, EMPTY, everything, LIMIT, NASTY, PARENT, refused } from "./rows-samples.ts";
 
 /** One adapter, with what a test needs besides the port. */
 export interface RowsHarness {
@@ -38,55 +22,12 @@ export interface RowsHarness {
   readonly hasRowLocks: boolean;
 }
 
-export const everything = (table: Table, ...values: readonly (readonly Value[])[]): { columns: readonly string[]; values: typeof values } =>
-  ({ columns: table.key, values });
-
-/** Empties the tables, children first. */
-export async function clear(rows: Rows): Promise<void> {
-  await rows.transaction(async (write) => {
-    for (const table of [CHILD, PARENT, LIMIT, COARSE]) {
-      for (;;) {
-        const page = await write.page(table, { limit: 10_000 });
-        if (page.length === 0) break;
-        await write.remove(table, page);
-      }
-    }
-  });
-}
-
-export async function refused(code: ErrorCode, work: Promise<unknown>): Promise<Readonly<Record<string, unknown>>> {
-  let facts: Readonly<Record<string, unknown>> = {};
-  await assert.rejects(work, (error: unknown) => {
-    assert.ok(isOperating(error, code), `expected ${code}, got ${String(error)}`);
-    facts = error.facts;
-    return true;
-  });
-  return facts;
-}
-
-const EMPTY: Row = { id: "", group: null, order: null, big: null, amount: null, flag: null, at: null, day: null, raw: null,
-  document: null, long: null, sort: null, failures: 7 };
-
-/** Rows that software tends to get wrong; all of them valid on both engines. */
-export const NASTY: readonly Row[] = [
-  { ...EMPTY, id: "empty", group: "", long: "" },
-  { ...EMPTY, id: "emoji \u{1f600} é ß 漢", group: "it's \"quoted\" \\ back", long: "?, $1, :name, %s, {}, -- ; /* \u0001\u001f\u007f \t\r\n" },
-  { ...EMPTY, id: "padded  ", group: "trailing  ", long: "  leading" },
-  { ...EMPTY, id: "big", order: Number.MAX_SAFE_INTEGER, big: "9007199254740993", amount: "12345678901234.123456" },
-  { ...EMPTY, id: "small", order: -Number.MAX_SAFE_INTEGER, big: "-9223372036854775808", amount: "-0.000001" },
-  { ...EMPTY, id: "largest", order: 0, big: "9223372036854775807", amount: "0.000000", flag: false },
-  { ...EMPTY, id: "micro", at: "2026-01-02T03:04:05.000001", day: "2026-02-28", flag: true },
-  { ...EMPTY, id: "edge", at: "2026-12-31T23:59:59.999999", day: "1999-12-31" },
-  { ...EMPTY, id: "whole", at: "2026-03-29T02:30:00.000000", raw: "AP8QgA==" },
-  { ...EMPTY, id: "json", document: "{\"b\" :1,  \"a\":[ 9007199254740993,1.50, \"\\u00e9\"]}", raw: "" },
-  { ...EMPTY, id: "long", long: "0123456789ü\u{1f600}".repeat(15_000) },
-];
-
 function nastySuite(open: () => RowsHarness): void {
   it("gives back exactly the values that were written, whatever they are", async () => {
     const { rows } = open();
     await rows.transaction((write) => write.insert(LIMIT, NASTY));
-    const read = await rows.snapshot((reader) => reader.select(LIMIT, everything(LIMIT, ...NASTY.map((row) => [row["id"] ?? null]))));
+    const match = everything(LIMIT, ...NASTY.map((row) => [row["id"] ?? null]));
+    const read = await rows.snapshot((reader) => reader.select(LIMIT, match));
     const byId = new Map(read.map((row) => [row["id"], row]));
     for (const row of NASTY) assert.deepEqual(byId.get(row["id"] ?? null), row);
     assert.equal(read.length, NASTY.length);
@@ -117,7 +58,8 @@ function nastySuite(open: () => RowsHarness): void {
     assert.deepEqual(await ids(["day"], ["2026-02-28"]), ["micro"]);
     assert.deepEqual(await ids(["flag"], [true]), ["micro"]);
     assert.deepEqual(await ids(["flag", "order"], [false, 0]), ["largest"]);
-    assert.deepEqual(await ids(["flag", "order"], [false, null], [null, Number.MAX_SAFE_INTEGER], [true, null]), ["big", "micro"]);
+    const most = Number.MAX_SAFE_INTEGER;
+    assert.deepEqual(await ids(["flag", "order"], [false, null], [null, most], [true, null]), ["big", "micro"]);
     assert.deepEqual(await ids(["raw"], ["AP8QgA=="]), ["whole"]);
     assert.deepEqual(await ids(["group"], ["it's \"quoted\" \\ back"]), ["emoji \u{1f600} é ß 漢"]);
     assert.equal((await ids(["flag"], [null])).length, NASTY.length - 2);
@@ -225,17 +167,19 @@ function readingSuite(open: () => RowsHarness): void {
         assert.ok(column.carries.includes(declared.replace("?", "")), `${table.name}.${column.name} ${column.type}`);
       }
     }
-    assert.deepEqual(live.get("child")?.references, [{ columns: ["pa", "pb"], table: "parent", to: ["a", "b"], onDelete: "restrict" }]);
+    assert.deepEqual(live.get("child")?.references,
+      [{ columns: ["pa", "pb"], table: "parent", to: ["a", "b"], onDelete: "restrict" }]);
     assert.equal(live.get("limit")?.columns.find((column) => column.name === "at")?.fractionDigits, 6);
   });
 
   it("creates its own tables once, also when two ask at the same time", async () => {
     const { rows } = open();
     const own = declareTable("holdfast_own", { key: ["name"], counted: "number", unique: [["number"]],
-      columns: { name: "text", number: "integer", payload: "text?", at: "datetime", kept: "boolean", large: "bigint?", sum: "decimal?" } });
+      columns: { name: "text", number: "integer", payload: "text?", at: "datetime", kept: "boolean", large: "bigint?" } });
     await Promise.all([rows.ensureTables([own]), rows.ensureTables([own])]);
-    const row = { name: "Case", number: 2 ** 40, payload: "\u{1f600}", at: "2026-01-01T00:00:00.000001", kept: true, large: "1", sum: null };
-    await rows.transaction((write) => write.insert(own, [row, { ...row, name: "case", number: 5 }, { ...row, name: "case ", number: 6 }]));
+    const row = { name: "Case", number: 2 ** 40, payload: "\u{1f600}", at: "2026-01-01T00:00:00.000001", kept: true, large: "1" };
+    const alike = [row, { ...row, name: "case", number: 5 }, { ...row, name: "case ", number: 6 }];
+    await rows.transaction((write) => write.insert(own, alike));
     assert.deepEqual(await rows.snapshot((reader) => reader.select(own, everything(own, ["Case"]))), [row]);
   });
 }
@@ -266,7 +210,8 @@ function transactionSuite(open: () => RowsHarness): void {
         await write.insert(PARENT, [{ a: "z", b: 9, name: "z" }]);
       });
       assert.deepEqual(await reader.page(PARENT, { limit: 10 }), before);
-      assert.deepEqual(await reader.select(PARENT, { columns: ["name"], values: [["changed"], ["x"]] }, ["name"]), [{ name: "x" }]);
+      const match = { columns: ["name"], values: [["changed"], ["x"]] };
+      assert.deepEqual(await reader.select(PARENT, match, ["name"]), [{ name: "x" }]);
     });
     assert.deepEqual(await names(rows), ["changed", "z"]);
   });
@@ -274,18 +219,21 @@ function transactionSuite(open: () => RowsHarness): void {
   it("names table and key of a broken unique key, on insert and on update, and never the values", async () => {
     const { rows } = open();
     await rows.transaction((write) => write.insert(PARENT, parents("secret-x", "y")));
-    const onInsert = await refused("E_ROWS_UNIQUE", rows.transaction((write) => write.insert(PARENT, [{ a: "new", b: 5, name: "secret-x" }])));
+    const inserted = rows.transaction((write) => write.insert(PARENT, [{ a: "new", b: 5, name: "secret-x" }]));
+    const onInsert = await refused("E_ROWS_UNIQUE", inserted);
     assert.equal(onInsert["table"], "parent");
     assert.match(String(onInsert["constraint"]), /name/);
     assert.doesNotMatch(JSON.stringify(onInsert), /secret/);
-    await refused("E_ROWS_UNIQUE", rows.transaction((write) => write.update(PARENT, [{ a: "y", b: 1, name: "secret-x" }], ["name"])));
+    const updated = rows.transaction((write) => write.update(PARENT, [{ a: "y", b: 1, name: "secret-x" }], ["name"]));
+    await refused("E_ROWS_UNIQUE", updated);
     await refused("E_ROWS_UNIQUE", rows.transaction((write) => write.insert(PARENT, parents("secret-x"))));
   });
 
   it("names table and key of a broken reference, from either side", async () => {
     const { rows } = open();
     await rows.transaction((write) => write.insert(PARENT, parents("x")));
-    const orphan = await refused("E_ROWS_REFERENCE", rows.transaction((write) => write.insert(CHILD, [{ id: 1, pa: "x", pb: 7 }])));
+    const inserted = rows.transaction((write) => write.insert(CHILD, [{ id: 1, pa: "x", pb: 7 }]));
+    const orphan = await refused("E_ROWS_REFERENCE", inserted);
     assert.equal(orphan["table"], "child");
     assert.match(String(orphan["constraint"]), /pa/);
     await rows.transaction((write) => write.insert(CHILD, [{ id: 1, pa: "x", pb: 0 }, { id: 2, pa: "nobody", pb: null }]));

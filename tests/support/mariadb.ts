@@ -49,7 +49,8 @@ async function startMariadb(): Promise<PrivateMariadb> {
     // Lax and foreign defaults on purpose: a session that forgot to set its own mode would truncate silently.
     "--sql-mode=", "--default-time-zone=+09:00", "--character-set-server=latin1"], account, join(directory, "log"));
   const execute = async (database: string, sql: string): Promise<readonly Record<string, unknown>[]> => {
-    const client = await createConnection({ socketPath: socket, user: "root", database, multipleStatements: true, charset: "utf8mb4" });
+    const client = await createConnection(
+      { socketPath: socket, user: "root", database, multipleStatements: true, charset: "utf8mb4" });
     try {
       const [results] = await client.query(sql);
       const last: unknown = Array.isArray(results) && Array.isArray(results.at(-1)) ? results.at(-1) : results;

@@ -48,7 +48,8 @@ export function freePort(): Promise<number> {
     server.once("error", reject);
     server.listen(0, "127.0.0.1", () => {
       const address = server.address();
-      server.close(() => (address === null || typeof address === "string" ? reject(new Error("no port")) : resolve(address.port)));
+      const port = address === null || typeof address === "string" ? undefined : address.port;
+      server.close(() => (port === undefined ? reject(new Error("no free port")) : resolve(port)));
     });
   });
 }
@@ -92,7 +93,8 @@ export class ServerProcess {
 
   /** Sends a signal to the server, by its pid. */
   signal(signal: NodeJS.Signals): void {
-    if (this.#child?.pid !== undefined && this.#child.exitCode === null && this.#child.signalCode === null) this.#child.kill(signal);
+    const child = this.#child;
+    if (child !== undefined && child.exitCode === null && child.signalCode === null) child.kill(signal);
   }
 
   /** Runs `work` while the server is frozen, every process of it; it is thawed whatever happens. */
@@ -100,6 +102,7 @@ export class ServerProcess {
     const pids = [this.#child?.pid, ...childrenOf(this.#child?.pid)].filter((pid) => pid !== undefined);
     for (const pid of pids) process.kill(pid, "SIGSTOP");
     try {
+      while (pids.some((pid) => !isStopped(pid))) await pause(PROBE_EVERY_MS);
       await work();
     } finally {
       for (const pid of pids) process.kill(pid, "SIGCONT");
@@ -115,6 +118,12 @@ export class ServerProcess {
     child.kill(signal);
     await gone;
   }
+}
+
+/** True when the kernel has stopped every thread of the process: a signal takes its time. */
+function isStopped(pid: number): boolean {
+  const { stdout } = spawnSync("ps", ["-L", "-o", "stat=", "-p", String(pid)], { encoding: "utf8" });
+  return stdout.trim().split("\n").every((state) => state.startsWith("T"));
 }
 
 /** Processes that `pid` started: PostgreSQL serves each session with one. */

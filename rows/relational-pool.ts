@@ -22,9 +22,17 @@ export function queryBoundMs(settings: DatabaseSettings): number {
   return settings.statementTimeoutMs + ANSWER_GRACE_MS;
 }
 
+/**
+ * What drivers and servers (SQLSTATE 57P01 to 57P03, MariaDB 1053 and 1927) say when a connection that was there is ended;
+ * unlike after a refused one, another may be had at once.
+ */
+const BROKE_OFF = /RESET|EPIPE|CONNECTION_LOST|terminated|closed|not queryable|^57P0[123]$|^1053$|^1927$/;
+
 /** The part of Sequelize that lends connections; its published types leave it out. */
 interface Lender<Connection> {
   getConnection(): Promise<Connection>;
+  /** How the pool takes leave of a connection. */
+  disconnect: (connection: Connection) => Promise<void>;
   releaseConnection(connection: Connection): void;
   destroyConnection(connection: Connection): Promise<void>;
 }
@@ -34,6 +42,7 @@ function driverError(error: unknown): unknown {
   return error instanceof Error && "original" in error && error.original instanceof Error ? error.original : error;
 }
 
+/** Lends connections for transactions; `Connection` is the driver's own. */
 export class Pool<Connection> {
   readonly #engine: Engine<Connection>;
   readonly #settings: DatabaseSettings;
@@ -54,6 +63,8 @@ export class Pool<Connection> {
     this.#sequelize = new Sequelize(sequelizeOptions);
     this.#sequelize.addHook("afterConnect", (connection: unknown) => this.#greet(connection as Connection));
     this.#lender = (this.#sequelize as unknown as { readonly connectionManager: Lender<Connection> }).connectionManager;
+    // The pool does not look at what becomes of a farewell: one that fails, as with a broken connection, would end the process.
+    this.#lender.disconnect = (connection) => this.#part(connection);
   }
 
   /**
@@ -62,17 +73,28 @@ export class Pool<Connection> {
    * @throws E_ROWS_UNAVAILABLE
    */
   async begin(begin: readonly string[]): Promise<Connection> {
-    for (let stale = 0; ; stale++) {
-      const connection = await this.#borrow();
+    for (let broken = 0; ; broken++) {
       try {
-        for (const text of begin) await this.run(connection, { text, values: [] });
-        return connection;
+        return await this.#beginOnce(begin);
       } catch (error) {
-        await this.discard(connection);
         const failure = this.failure(error);
-        const isStale = failure instanceof OperatingError && failure.code === "E_ROWS_UNAVAILABLE";
-        if (!isStale || stale >= this.#settings.poolMax) throw failure;
+        const { reason, sqlState, errorNumber } = failure instanceof OperatingError ? failure.facts : {};
+        if (this.#isClosed || broken >= this.#settings.poolMax || !BROKE_OFF.test(String(reason ?? sqlState ?? errorNumber))) {
+          throw failure;
+        }
       }
+    }
+  }
+
+  async #beginOnce(begin: readonly string[]): Promise<Connection> {
+    if (this.#isClosed) throw new OperatingError("E_ROWS_UNAVAILABLE", "the row store is closed");
+    const connection = await this.#lender.getConnection();
+    try {
+      for (const text of begin) await this.run(connection, { text, values: [] });
+      return connection;
+    } catch (error) {
+      await this.discard(connection);
+      throw error;
     }
   }
 
@@ -106,8 +128,7 @@ export class Pool<Connection> {
   /** Throws the connection away without a word to the server. */
   async discard(connection: Connection): Promise<void> {
     this.#engine.sever(connection);
-    // A severed connection has nothing left to say goodbye to; how its driver feels about that does not matter.
-    await this.#within(this.#lender.destroyConnection(connection).catch(() => undefined), () => undefined);
+    await this.#lender.destroyConnection(connection);
   }
 
   /** Runs one statement; the connection is cut when no answer comes in time. Throws the driver's error. */
@@ -117,6 +138,7 @@ export class Pool<Connection> {
 
   /** The operating error behind an error of Sequelize or of the driver; anything else is a bug and stays what it is. */
   failure(error: unknown): unknown {
+    if (error instanceof OperatingError) return error;
     const failure = this.#engine.failureOf(driverError(error));
     if (failure !== undefined) return failureError(failure);
     if (this.#isClosed) return new OperatingError("E_ROWS_UNAVAILABLE", "the row store is closed");
@@ -128,16 +150,13 @@ export class Pool<Connection> {
   async close(): Promise<void> {
     if (this.#isClosed) return;
     this.#isClosed = true;
-    await this.#within(this.#sequelize.close(), () => undefined);
+    await this.#sequelize.close();
   }
 
-  async #borrow(): Promise<Connection> {
-    if (this.#isClosed) throw new OperatingError("E_ROWS_UNAVAILABLE", "the row store is closed");
-    try {
-      return await this.#lender.getConnection();
-    } catch (error) {
-      throw this.failure(error);
-    }
+  /** Says goodbye to the server if it listens, and closes the connection in any case. Never fails. */
+  async #part(connection: Connection): Promise<void> {
+    await this.#within(this.#engine.part(connection).catch(() => undefined), () => this.#engine.sever(connection));
+    this.#engine.sever(connection);
   }
 
   /** Makes a new connection a session of ours, or closes it. */
