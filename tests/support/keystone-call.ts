@@ -43,7 +43,8 @@ export function send(url: string, { method, headers = {}, body }: Question): Pro
   const describing: Headers = sent === undefined ? {}
     : { "content-type": "application/json", "content-length": String(sent.byteLength) };
   return new Promise((resolve, reject) => {
-    const call = request(url, { method, agent: false, timeout: SILENT_MAX_MS, headers: { ...describing, ...headers } }, (answer) => {
+    const call = request(url, { method, agent: false, timeout: SILENT_MAX_MS, headers: { ...describing, ...headers } },
+      (answer) => {
       const chunks: Buffer[] = [];
       const end = (status: number) => (): void =>
         resolve(reply(status, Buffer.concat(chunks), sent, answer.headers["x-subject-token"]));

@@ -40,6 +40,12 @@ export interface SignIn {
 /** How often the proxy has compared a kind with the stream, by `kind depth`. */
 export type ScanCounts = ReadonlyMap<string, number>;
 
+export interface CallOptions {
+  /** The administrator's unless said otherwise; "" sends none. */
+  readonly token?: string;
+  readonly headers?: Headers;
+}
+
 export interface Clouds {
   readonly lab: Lab;
   readonly databases: Readonly<Record<CloudName, Rows>>;
@@ -48,9 +54,9 @@ export interface Clouds {
   /** Part of every name that this run makes. */
   readonly mark: string;
   /** One call through the centre's proxy; by default as the administrator. */
-  call(method: string, path: string, body?: unknown, options?: { readonly token?: string; readonly headers?: Headers }): Promise<Reply>;
+  call(method: string, path: string, body?: unknown, options?: CallOptions): Promise<Reply>;
   /** One call to the site's own Keystone, past every proxy; by default as the administrator. */
-  atSite(method: string, path: string, body?: unknown, options?: { readonly token?: string; readonly headers?: Headers }): Promise<Reply>;
+  atSite(method: string, path: string, body?: unknown, options?: CallOptions): Promise<Reply>;
   /** One call to the API at `url`, as the administrator. */
   direct(url: string, method: string, path: string): Promise<Reply>;
   signIn(at: "centre" | "site", who: SignIn): Promise<Reply>;

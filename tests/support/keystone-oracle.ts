@@ -15,17 +15,15 @@ import { present } from "../../core/assert.ts";
 import type { Table } from "../../schemas/define.ts";
 import { keystone } from "../../schemas/keystone.ts";
 import { keyText, type AggregateKey, type Row } from "../../schemas/row.ts";
-import type { Headers, Reply } from "./keystone-call.ts";
-import type { Clouds } from "./keystone-clouds.ts";
+import type { Reply } from "./keystone-call.ts";
+import type { CallOptions, Clouds, ScanCounts } from "./keystone-clouds.ts";
 import { changedBetween, readState, stateDifferences, tablesIn, tablesTouched, type State } from "./keystone-state.ts";
 
 const ROUTER = routerOf(keystone);
 const ROUTES = [...keystone.captures, ...keystone.leaves].map(({ on }): string => on);
 
-export interface CallOptions {
-  /** Default: the token last given to `become`. "" sends none. */
-  readonly token?: string;
-  readonly headers?: Headers;
+/** A call's token is the one last given to `become` unless said otherwise. */
+export interface JudgedCallOptions extends CallOptions {
   /** Statuses that the scenario relies on; any when left out. */
   readonly expect?: number;
 }
@@ -69,11 +67,6 @@ export class Oracle {
     return new Oracle(clouds, tables, await readState(clouds.databases.centre, tables));
   }
 
-  /** Rows of one table of the centre as they were after the last call. */
-  rows(table: string): NonNullable<ReturnType<State["get"]>> {
-    return this.#state.get(table) ?? [];
-  }
-
   /** Whose token the next calls carry; the administrator's unless said otherwise. */
   become(token = this.clouds.admin): void {
     this.#token = token;
@@ -94,10 +87,13 @@ export class Oracle {
   }
 
   /** One call through the proxy, judged. Findings are collected, so that one walk shows all of them. */
-  async call(method: string, path: string, body?: unknown, { token = this.#token, headers = {}, expect }: CallOptions = {}): Promise<Reply> {
+  async call(method: string, path: string, body?: unknown,
+    { token = this.#token, headers = {}, expect }: JudgedCallOptions = {}): Promise<Reply> {
     const routed = ROUTER.route(method, path);
     const on = routeName(routed, method, path);
     const asked = routed.route === "capture" ? await this.#ask(routed) : undefined;
+    // What went before without being judged (signing in) must not be laid at this call's door.
+    await this.clouds.captured();
     const scansBefore = await this.clouds.scans();
     const answer = await this.clouds.call(method, path, body, { token, headers });
     await this.clouds.captured();
@@ -182,6 +178,7 @@ function matches(on: string, method: string, path: string): boolean {
   return declaredMethod === method && new RegExp(`^${pattern}$`).test(path);
 }
 
-function differenceOf(before: ReadonlyMap<string, number>, after: ReadonlyMap<string, number>): readonly string[] {
+/** Kinds and depths that were compared meanwhile. */
+function differenceOf(before: ScanCounts, after: ScanCounts): readonly string[] {
   return [...after].filter(([name, count]) => count > (before.get(name) ?? 0)).map(([name]) => name);
 }

@@ -9,7 +9,8 @@ import { isExcepted } from "../../rows/footprint.ts";
 import { type Rows, ROWS_PER_CALL_MAX } from "../../rows/rows.ts";
 import { declareTable, type ColumnType, type Kind, type Table } from "../../schemas/define.ts";
 import { keystone } from "../../schemas/keystone.ts";
-import { canonicalImage, digestOf, keyOfRoot, keyText, pickColumns, rowText, type AggregateKey, type Row } from "../../schemas/row.ts";
+import { canonicalImage, digestOf, keyOfRoot, keyText, pickColumns, rowText, type AggregateKey,
+  type Row } from "../../schemas/row.ts";
 
 /** Rows of every table, by its name. */
 export type State = ReadonlyMap<string, readonly Row[]>;
@@ -48,10 +49,11 @@ function ownedRows(kind: Kind, root: Row, state: State): Readonly<Record<string,
   return rows;
 }
 
-/** Digests of all aggregates by key text. Worked out again from whole tables, independently of the product's reading. */
-export function aggregatesOf(state: State): ReadonlyMap<string, { readonly key: AggregateKey; readonly digest: string }> {
+/** Digests of all aggregates of some kinds by key text. Worked out from whole tables, independently of the product's reading. */
+function aggregatesOf(state: State, kinds: readonly Kind[]): ReadonlyMap<string,
+  { readonly key: AggregateKey; readonly digest: string }> {
   const aggregates = new Map<string, { key: AggregateKey; digest: string }>();
-  for (const kind of keystone.kinds.values()) {
+  for (const kind of kinds) {
     for (const root of state.get(kind.root) ?? []) {
       const key = keyOfRoot(kind, root);
       if (isExcepted(kind, key)) continue;
@@ -63,7 +65,9 @@ export function aggregatesOf(state: State): ReadonlyMap<string, { readonly key: 
 
 /** Aggregates that differ between two states. Rows that a log pruned are no change: every site prunes by itself. */
 export function changedBetween(before: State, after: State): readonly AggregateKey[] {
-  const [left, right] = [aggregatesOf(before), aggregatesOf(after)];
+  const touched = new Set(tablesTouched(before, after));
+  const kinds = [...keystone.kinds.values()].filter(({ tables }) => tables.some((table) => touched.has(table)));
+  const [left, right] = [aggregatesOf(before, kinds), aggregatesOf(after, kinds)];
   const isPruned = ({ kind }: AggregateKey): boolean => keystone.kinds.get(kind)?.log !== undefined;
   const gone = [...left].filter(([name, { key }]) => !right.has(name) && !isPruned(key)).map(([, { key }]) => key);
   const written = [...right].filter(([name, { digest }]) => left.get(name)?.digest !== digest).map(([, { key }]) => key);

@@ -1,5 +1,6 @@
 /**
- * Goal: the cases in which guessing rows from a path or a body goes wrong, each by its name, on a real centre and a real site. Method:
+ * Goal: the cases in which guessing rows from a path or a body goes wrong, each by its name, on a real centre and a real site.
+ * Method:
  * one lab; calls go through the centre's proxy, and the site's own Keystone and database are asked what became of them.
  *
  * Every test ends with all synchronised tables equal at both clouds. Cases that the walk over all routes covers as well are
@@ -48,7 +49,8 @@ describe("traps of Keystone", function () {
   const fresh = (word: string): string => `${word}-${++counted}-${clouds.mark}`;
   const make = async (collection: string, member: string, body: object): Promise<string> =>
     (await oracle.call("POST", `/v3/${collection}`, { [member]: body }, { expect: 201 })).at(`$.${member}.id`);
-  const makeUser = (more: object = {}): Promise<string> => make("users", "user", { name: fresh("user"), password: "first", ...more });
+  const makeUser = (more: object = {}): Promise<string> => make("users", "user", { name: fresh("user"), password: "first",
+    ...more });
   const does = async (method: string, path: string, expect: number, body?: unknown): Promise<void> =>
     void await oracle.call(method, `/v3/${path}`, body, { expect });
   const rowsAt = (cloud: "centre" | "edge1", table: string, column: string, value: string): Promise<readonly Row[]> =>
@@ -58,7 +60,8 @@ describe("traps of Keystone", function () {
     (await clouds.signIn("site", { id, password, ...(scope === undefined ? {} : { scope }) })).status === 201;
 
   it("a user made at the centre gets a token at the site, with the same ids; disabled or deleted it does not", async () => {
-    const [project, role] = [await make("projects", "project", { name: fresh("project") }), await make("roles", "role", { name: fresh("role") })];
+    const [project, role] = [await make("projects", "project", { name: fresh("project") }), await make("roles", "role",
+      { name: fresh("role") })];
     const name = fresh("user");
     const id = await make("users", "user", { name, password: "first" });
     await does("PUT", `projects/${project}/users/${id}/roles/${role}`, 204);
@@ -66,7 +69,8 @@ describe("traps of Keystone", function () {
     const scope = { project: { id: project } };
     const answer = await clouds.signIn("site", { name, password: "first", scope });
     assert.equal(answer.status, 201, answer.text);
-    assert.deepEqual([answer.at("$.token.user.id"), answer.at("$.token.project.id"), answer.at("$.token.roles[*].id")], [id, project, role]);
+    assert.deepEqual([answer.at("$.token.user.id"), answer.at("$.token.project.id"), answer.at("$.token.roles[*].id")], [id,
+      project, role]);
     const tokens = [present(answer.subject, "a token"), await clouds.tokenOf({ id, password: "first", scope })];
     for (const token of tokens) assert.equal(await clouds.siteAccepts(token), true);
     await does("PATCH", `users/${id}`, 200, { user: { enabled: false } });
@@ -153,12 +157,14 @@ describe("traps of Keystone", function () {
 
   it("an identity provider brings its domain", async () => {
     const provider = fresh("idp");
-    const answer = await oracle.call("PUT", `/v3/OS-FEDERATION/identity_providers/${provider}`, { identity_provider: { enabled: true } },
+    const answer = await oracle.call("PUT", `/v3/OS-FEDERATION/identity_providers/${provider}`,
+      { identity_provider: { enabled: true } },
       { expect: 201 });
     await oracle.inStep();
     const domain = answer.at("$.identity_provider.domain_id");
     assert.equal((await rowsAt("edge1", "project", "id", domain))[0]?.["is_domain"], true);
-    const twice = await oracle.call("PUT", `/v3/OS-FEDERATION/identity_providers/${provider}`, { identity_provider: { enabled: true } });
+    const twice = await oracle.call("PUT", `/v3/OS-FEDERATION/identity_providers/${provider}`,
+      { identity_provider: { enabled: true } });
     assert.equal(twice.status, 409);
   });
 
@@ -189,10 +195,12 @@ describe("traps of Keystone", function () {
     assert.equal((await rowsAt("edge1", "credential", "user_id", id)).length, 1);
   });
 
-  it("a policy association is pointed elsewhere, an endpoint makes its region, limits come in bulk, regions go with their tree", async () => {
+  it("a policy association is pointed elsewhere, an endpoint makes its region, limits come in bulk, regions go with their tree",
+    async () => {
     const region = fresh("region");
     const endpoint = await makeEndpoint({ region });
-    const policies = [await make("policies", "policy", { blob: "{}", type: "t" }), await make("policies", "policy", { blob: "{}", type: "t" })];
+    const policies = [await make("policies", "policy", { blob: "{}", type: "t" }), await make("policies", "policy",
+      { blob: "{}", type: "t" })];
     for (const policy of policies) await does("PUT", `policies/${policy}/OS-ENDPOINT-POLICY/endpoints/${endpoint}`, 204);
     const [top, below] = [`top ${fresh("region")}`, fresh("region")];
     await make("regions", "region", { id: top });
@@ -214,7 +222,8 @@ describe("traps of Keystone", function () {
     await does("PUT", `OS-FEDERATION/identity_providers/${provider}`, 201, { identity_provider: { enabled: true } });
     await does("PUT", `OS-FEDERATION/mappings/${provider}`, 201,
       { mapping: { rules: [{ local: [{ user: { name: "{0}" } }], remote: [{ type: "HTTP_X_USER" }] }] } });
-    await does("PUT", `OS-FEDERATION/identity_providers/${provider}/protocols/mapped`, 201, { protocol: { mapping_id: provider } });
+    await does("PUT", `OS-FEDERATION/identity_providers/${provider}/protocols/mapped`, 201,
+      { protocol: { mapping_id: provider } });
     const federated = [{ idp_id: provider, protocols: [{ protocol_id: "mapped", unique_id: "same" }] }];
     await does("POST", "users", 201, { user: { name: fresh("user"), federated } });
     const refused = fresh("refused");
@@ -250,7 +259,8 @@ describe("traps of Keystone", function () {
   });
 
   it("a trust that may be used once is used up at both clouds", async () => {
-    const [owner, other, project] = [await makeUser(), await makeUser(), await make("projects", "project", { name: fresh("project") })];
+    const [owner, other, project] = [await makeUser(), await makeUser(), await make("projects", "project",
+      { name: fresh("project") })];
     const role = await make("roles", "role", { name: fresh("role") });
     await does("PUT", `projects/${project}/users/${owner}/roles/${role}`, 204);
     oracle.become(await clouds.tokenOf({ id: owner, password: "first", scope: { project: { id: project } } }));
@@ -259,7 +269,8 @@ describe("traps of Keystone", function () {
     oracle.become();
     await oracle.inStep();
     const scope = { "OS-TRUST:trust": { id: trust } };
-    await oracle.call("POST", "/v3/auth/tokens", passwordAuth({ id: other, password: "first", scope }), { token: "", expect: 201 });
+    await oracle.call("POST", "/v3/auth/tokens", passwordAuth({ id: other, password: "first", scope }), { token: "",
+      expect: 201 });
     await oracle.inStep();
     assert.equal((await rowsAt("edge1", "trust", "id", trust))[0]?.["remaining_uses"], 0);
     assert.equal(await siteSignsIn(other, "first", scope), false);
@@ -271,7 +282,8 @@ describe("traps of Keystone", function () {
     await oracle.inStep();
     await clouds.lab.stopOne("syncd-edge1");
     const between = fresh("between");
-    for (const [id, name] of [[one, between], [two, left], [one, right]]) await does("PATCH", `users/${id}`, 200, { user: { name } });
+    for (const [id, name] of [[one, between], [two, left], [one, right]]) await does("PATCH", `users/${id}`, 200,
+      { user: { name } });
     await clouds.lab.startOne("syncd-edge1");
     await oracle.inStep();
     const named = async (id: string): Promise<unknown> => (await rowsAt("edge1", "local_user", "user_id", id))[0]?.["name"];
