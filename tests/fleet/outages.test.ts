@@ -10,7 +10,7 @@ import { strict as assert } from "node:assert";
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { until } from "../../lab/waiting.ts";
-import { Fleet, orSkip } from "../support/fleet.ts";
+import { Fleet, orSkip, PATIENT } from "../support/fleet.ts";
 import { answersMore } from "../support/fleet-kills.ts";
 import type { LoadTally } from "../support/fleet-load.ts";
 import type { FleetProcess } from "../support/fleet-process.ts";
@@ -45,7 +45,7 @@ describe("a centre and a site through outages", function () {
   const opened: Fleet[] = [];
 
   before(async function () {
-    opened.push(await Fleet.open(orSkip(this), { centre: "postgres", edge1: "postgres" }));
+    opened.push(await Fleet.open(orSkip(this), { centre: "postgres", edge1: "postgres" }, PATIENT));
   });
 
   after(async () => {

@@ -30,8 +30,19 @@ import { freePort, missing } from "./postgres.ts";
 
 /** Longest until two clouds are equal once nothing changes any more. */
 const EQUAL_MS = 90_000;
+/** When rows are read again after an answer: as by default, but sooner. */
+const SETTLE_MS = [1_000, 4_000] as const;
+
+/** How long a proxy waits for an answer, and when it looks again at what became of a call without one. */
+export interface Patience {
+  readonly firstByteTimeoutMs: number;
+  readonly lateMs: number;
+}
+
 /** Short, so that a killed proxy's intents are closed soon after its next start; long against any call of an idle Keystone. */
-const TIMES = { firstByteTimeoutMs: 4_000, lateMs: 4_500, settleDelaysMs: [1_000, 4_000] } as const;
+export const HASTY: Patience = { firstByteTimeoutMs: 4_000, lateMs: 4_500 };
+/** For tests in which every call must be answered, however busy the machine is. */
+export const PATIENT: Patience = { firstByteTimeoutMs: 59_000, lateMs: 60_000 };
 
 /** A section of a configuration file. */
 type Document = Readonly<Record<string, unknown>>;
@@ -60,10 +71,12 @@ export class Fleet {
   readonly syncd: FleetProcess;
   readonly #record: LabRecord;
   readonly #program: string;
+  readonly #patience: Patience;
   readonly #databases: Readonly<Record<CloudName, Rows>>;
   readonly #others: FleetProcess[] = [];
 
-  private constructor(lab: Lab, folder: string) {
+  private constructor(lab: Lab, folder: string, patience: Patience) {
+    this.#patience = patience;
     this.lab = lab;
     this.folder = folder;
     this.#record = present(readRecord(lab.paths.folder), "an open lab has a record");
@@ -79,7 +92,8 @@ export class Fleet {
    * Starts servers, Keystones, proxy and sync daemon, and waits until the site has everything.
    * @param asker  is told, and must throw, when this machine cannot run a lab.
    */
-  static async open(asker: { readonly skip: (reason: string) => never }, engines: Engines): Promise<Fleet> {
+  static async open(asker: { readonly skip: (reason: string) => never }, engines: Engines,
+    patience: Patience = HASTY): Promise<Fleet> {
     const obstacle = labObstacle(Object.values(engines));
     if (obstacle !== undefined) return asker.skip(obstacle);
     const folder = mkdtempSync(join(tmpdir(), "holdfast-fleet-"));
@@ -88,7 +102,7 @@ export class Fleet {
       await wipeLab(lab.paths.folder);
       throw error;
     });
-    const fleet = new Fleet(lab, folder);
+    const fleet = new Fleet(lab, folder, patience);
     try {
       await fleet.keepCentralCommits();
       await fleet.proxy.start();
@@ -196,8 +210,8 @@ export class Fleet {
   #proxyFrom(name: string, changes: ProxyChanges, admin: string): FleetProcess {
     const written = parse(readFileSync(join(this.lab.paths.config, "proxy-centre.yaml"), "utf8")) as Document;
     const document = merged(written, {
-      upstream: { firstByteTimeoutMs: TIMES.firstByteTimeoutMs }, lateMs: TIMES.lateMs,
-      settle: { delaysMs: TIMES.settleDelaysMs },
+      upstream: { firstByteTimeoutMs: this.#patience.firstByteTimeoutMs }, lateMs: this.#patience.lateMs,
+      settle: { delaysMs: SETTLE_MS },
       ...(changes.intents === undefined ? {} : { intents: changes.intents }),
       ...(changes.listenPort === undefined ? {} : { listen: { port: changes.listenPort } }),
       ...(changes.adminPort === undefined ? {} : { admin: { port: changes.adminPort } }),
