@@ -141,7 +141,9 @@ function updateSteps(table: Table, updates: readonly RowUpdate[]): readonly Step
 function leftTargets(pending: readonly Pending[]): Set<string> {
   const left = new Set<string>();
   for (const { table, update } of pending) {
-    for (const { row, was } of update) {
+    const referring = new Set(table.references.filter((reference) => reference.hard).flatMap((reference) => reference.columns));
+    for (const { row, was, columns } of update) {
+      if (!columns.some((column) => referring.has(column))) continue;
       const kept = new Set(targetsOf(table, row));
       for (const target of targetsOf(table, was)) if (!kept.has(target)) left.add(target);
     }
@@ -180,7 +182,8 @@ export function planOf(service: Service, differences: readonly Difference[]): re
   const late = lateRemovals(order, parentsFirst);
   const inserted = new Set(parentsFirst.flatMap(({ table, insert }) =>
     [...insert.values()].flatMap((row) => namesOf(order, table, row))));
-  const isLate = (table: Table, { row }: RowUpdate): boolean => targetsOf(table, row).some((target) => inserted.has(target));
+  const isLate = (table: Table, { row }: RowUpdate): boolean =>
+    inserted.size > 0 && targetsOf(table, row).some((target) => inserted.has(target));
   const removals = (wantLate: boolean): readonly Step[] => childrenFirst.flatMap(({ table, remove }) => {
     const levels = levelsOf(order, table, [...remove.values()].filter((row) => late.has(row) === wantLate));
     return [...levels].reverse().map((rows): Step => ({ verb: "remove", table, rows }));
