@@ -45,6 +45,12 @@ export interface Before {
   readonly needless: readonly string[];
 }
 
+/** What was looked at and published after a call. */
+export interface Looked {
+  readonly keys: readonly AggregateKey[];
+  readonly logs: readonly string[];
+}
+
 export interface CaptureOptions {
   readonly publish: PublishOptions;
   readonly scan: ScanOptions;
@@ -136,7 +142,7 @@ export class CaptureRoom implements Part {
    * Publishes everything that a call may have changed. `before` is what before() said; undefined when it could not be asked.
    * Resolves when the stream holds images read after this call; waits through outages; never resolves once stopped.
    */
-  async after(declared: Declared, facts: CallFacts, before: Before | undefined): Promise<void> {
+  async after(declared: Declared, facts: CallFacts, before: Before | undefined): Promise<Looked> {
     const touched = touchedBy(this.#rooms.service, declared, facts);
     const found = await this.#patiently(() => this.#keysIn(touched.scopes));
     const keys = [...(before?.keys ?? []), ...touched.keys, ...found];
@@ -144,6 +150,12 @@ export class CaptureRoom implements Part {
     await Promise.all([
       this.publish(keys), this.#lookAtLogs(touched.logs), ...scans.map(([kind, depth]) => this.scan(kind, depth))]);
     this.#settle.schedule(keys, touched.logs);
+    return { keys, logs: touched.logs };
+  }
+
+  /** Looks once more at what was published; see Looked. */
+  async again(looked: Looked): Promise<void> {
+    await Promise.all([this.publish(looked.keys), this.#lookAtLogs(looked.logs)]);
   }
 
   /** Marks aggregates dirty; resolves when the stream holds images read after this call. */

@@ -13,7 +13,8 @@ export interface SettleOptions {
   readonly settleKeysMax: number;
 }
 
-export const SETTLE_DEFAULTS: SettleOptions = { delaysMs: [2_000, 30_000], settleKeysMax: 200_000 };
+/** The first re-read, after 2 s, belongs to the call's intent (proxy/mutation.ts): it must outlive a crash. */
+export const SETTLE_DEFAULTS: SettleOptions = { delaysMs: [30_000], settleKeysMax: 200_000 };
 
 /** Re-reads that fall due within one tick are one batch. */
 const TICK_MS = 250;

@@ -1,7 +1,7 @@
 /**
  * From a declared capture and the facts of one call to what must be looked at: exact aggregates, predicates to ask the
- * database, logs, and kinds to compare whole. Pure. A value that the answer should have given but did not (a failed or
- * unknown call) turns into a comparison of that kind's keys with the stream, never into a guess.
+ * database, logs, and kinds to compare whole. Pure. A value that a body should have given but did not (a failed or unknown
+ * call, a body too long to keep) turns into a comparison of that kind's keys with the stream, never into a guess.
  */
 import { createHash } from "node:crypto";
 import { present } from "../core/assert.ts";
@@ -63,11 +63,23 @@ class Bodies {
     return bytes === undefined ? undefined : Buffer.from(bytes).toString("utf8");
   }
 
+  /** The source is in a body that was not kept, not received, or is not what it should be: nobody knows what it said. */
+  isUnknown(source: Source): boolean {
+    if (source.from !== "request" && source.from !== "answer") return false;
+    return this.json(source.from) === undefined;
+  }
+
+  /** The client's own words were read and do not name the thing: an optional part of a request that was left out. */
+  saysNothingOf(source: Source): boolean {
+    return source.from === "request" && this.json("request") !== undefined && valuesAt(this.json("request"), source.path).length === 0;
+  }
+
+  /** The parsed body; undefined when there is none or it is not JSON. */
   json(which: "request" | "answer"): unknown {
     if (!this.#parsed.has(which)) {
       let value: unknown;
       try {
-        value = JSON.parse(this.text(which) ?? "null");
+        value = JSON.parse(this.text(which) ?? "");
       } catch {
         value = undefined;
       }
@@ -112,8 +124,8 @@ interface Gathering {
 }
 
 function gather(service: Service, touch: Touch, facts: CallFacts, bodies: Bodies, into: Gathering): void {
-  const compareKeys = (): void => {
-    if (!into.scans.has(touch.kind)) into.scans.set(touch.kind, "keys");
+  const compare = (depth: ScanDepth): void => {
+    if (into.scans.get(touch.kind) !== "images") into.scans.set(touch.kind, depth);
   };
   const valuesBy = (sources: Readonly<Record<string, Source>>): Readonly<Record<string, readonly string[]>> =>
     Object.fromEntries(Object.entries(sources).map(([column, source]) => [column, valuesOf(source, facts, bodies)]));
@@ -122,12 +134,13 @@ function gather(service: Service, touch: Touch, facts: CallFacts, bodies: Bodies
       const kind = present(service.kinds.get(touch.kind), touch.kind);
       const lists = kind.key.map((column) => valuesOf(present(touch.key[column], column), facts, bodies));
       const found = combinations(lists);
-      if (found.length === 0) compareKeys();
+      if (found.length === 0 && !Object.values(touch.key).some((source) => bodies.saysNothingOf(source))) compare("keys");
       for (const values of found) into.keys.push({ kind: touch.kind, values });
       return;
     }
     case "every": {
       const where = valuesBy(touch.where);
+      if (Object.values(touch.where).some((source) => bodies.isUnknown(source))) return compare("images");
       if (Object.values(where).some((values) => values.length === 0)) return;
       into.scopes.push({ kind: touch.kind, table: touch.table, where });
       return;
@@ -136,7 +149,7 @@ function gather(service: Service, touch: Touch, facts: CallFacts, bodies: Bodies
       into.logs.add(touch.kind);
       return;
     case "scan":
-      into.scans.set(touch.kind, "images");
+      compare("images");
       if (touch.onlyIf !== undefined) into.conditions.push({ kind: touch.kind, table: touch.onlyIf.table,
         where: valuesBy(touch.onlyIf.where) });
   }

@@ -142,7 +142,7 @@ const listen = section("Where clients reach the service through the proxy.", {
 
 const settle = section("Services may write rows after they have answered; the proxy reads the changed aggregates again.", {
   delaysMs: list(integer({ least: 10, most: HOUR_MS, unit: "ms", meaning: "Delay after the answer." }),
-    { least: 0, most: 8, byDefault: [2_000, 30_000], meaning: "When to read again, counted from the answer, ascending." }),
+    { least: 0, most: 8, byDefault: [2_000, 30_000], meaning: "When to read again, counted from the publish, ascending." }),
 }, [
   { fields: ["delaysMs"], at: "delaysMs", expected: "ascending delays",
     broken: ({ delaysMs }) => delaysMs.every((delayMs, place) => place === 0 || delayMs > (delaysMs[place - 1] ?? 0))

@@ -65,6 +65,11 @@ export const ERROR_CATALOGUE = {
 
 export type ErrorCode = keyof typeof ERROR_CATALOGUE;
 
+/** True for text that is one of the codes. */
+export function isErrorCode(text: string): text is ErrorCode {
+  return Object.hasOwn(ERROR_CATALOGUE, text);
+}
+
 /** Values that may appear beside an error in a log line or a fault; never secrets (core/secret.ts). */
 export type Facts = Readonly<Record<string, string | number | boolean | null | undefined>>;
 

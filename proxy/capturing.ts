@@ -62,14 +62,14 @@ export class CapturingRooms {
   readonly #world: World;
   readonly #capture: CaptureRoom;
   readonly #afterwards = new Afterwards();
-  readonly #stopping = stopSignal();
+  readonly #leaving = stopSignal();
   #journal: Journal | undefined;
 
   constructor(settings: CapturingSettings, service: Service, forward: Forwarder, faults: Faults, world: World) {
     const rows = openRows(settings.database, world);
     const who = { service: service.name, role: "centre", site: settings.site } as const;
     const feed = openJetstream(jetstreamOptionsOf(settings.feed, who), world);
-    const settle = { ...CAPTURE_DEFAULTS.settle, delaysMs: settings.settle.delaysMs };
+    const settle = { ...CAPTURE_DEFAULTS.settle, delaysMs: settings.settle.delaysMs.slice(1) };
     this.#capture = new CaptureRoom({ service, scope: settings.feed.scope, rows, feed, faults }, world,
       { ...CAPTURE_DEFAULTS, settle, dirtyKeysMax: settings.dirtyKeysMax });
     this.#settings = settings;
@@ -105,9 +105,10 @@ export class CapturingRooms {
 
   #rooms(): MutationRooms {
     const intents = present(this.#journal, "calls are taken once the journal is open");
-    const { lateMs, intents: { whenUnwritable } } = this.#settings;
-    return { world: this.#world, forward: this.#forward, intents, capture: this.#capture, faults: this.#faults, whenUnwritable,
-      lateMs, signal: this.#stopping.signal };
+    const { lateMs, settle: { delaysMs }, intents: { whenUnwritable } } = this.#settings;
+    return { settleMs: delaysMs[0] ?? 0, world: this.#world, forward: this.#forward, intents, capture: this.#capture,
+      faults: this.#faults, whenUnwritable,
+      lateMs, leaving: this.#leaving.signal };
   }
 
   #journalPart(): Part {
@@ -118,8 +119,8 @@ export class CapturingRooms {
         this.#afterwards.follow(replayIntents({ ...this.#rooms(), service: this.#service }));
       },
       stop: async () => {
+        this.#leaving.abort();
         await Promise.race([this.#afterwards.settled(), sleep(this.#world.clock, this.#settings.drainTimeoutMs)]);
-        this.#stopping.abort();
         await this.#journal?.stop();
       },
       notReady: () => this.#journal?.unavailable(),

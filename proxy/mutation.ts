@@ -12,17 +12,18 @@
  * Not here: which calls (route.ts), bytes (forward.ts), the journal (intent.ts), rows and messages (capture/).
  */
 import type { Before, CaptureRoom } from "../capture/capture.ts";
-import type { CallFacts } from "../capture/touches.ts";
 import { sleep } from "../core/clock.ts";
 import { isOperating } from "../core/errors.ts";
 import type { Faults } from "../core/faults.ts";
 import { factsOf } from "../core/log.ts";
 import type { World } from "../core/world.ts";
 import type { Capture } from "../schemas/define.ts";
-import { effectOf, type Effect } from "./effect.ts";
+import { effectOf } from "./effect.ts";
 import type { Exchange } from "./exchange.ts";
 import type { Forwarder, Relayed } from "./forward.ts";
 import type { Intent, Journal } from "./intent.ts";
+import { kindsOf, look, lookLate } from "./look.ts";
+import { whatToLookAt } from "./replay.ts";
 
 /** Bytes of a request and of an answer kept to find new ids; a longer body turns into a comparison of the kind. */
 export const KEPT_BODY_BYTES = 256 * 1024;
@@ -38,9 +39,11 @@ export interface MutationRooms {
   readonly faults: Faults;
   /** While the journal cannot be written: "refuse" calls with 503, or "forward" them and rely on this process to live. */
   readonly whenUnwritable: "forward" | "refuse";
-  /** How much later the rows of a call with an unknown outcome are looked at for the last time. */
+  /** How much later the rows of an answered call are looked at again, and those of a call with an unknown outcome. */
+  readonly settleMs: number;
   readonly lateMs: number;
-  readonly signal: AbortSignal;
+  /** Aborts when the process begins to stop: no long wait is held then, and the intents that need one stay open. */
+  readonly leaving: AbortSignal;
 }
 
 /** A call that may change rows, with the parameters found in its path. */
@@ -60,8 +63,8 @@ export async function carryMutation(call: MutatingCall, rooms: MutationRooms): P
   const kept = { keepAnswerBytes: KEPT_BODY_BYTES, keepRequestBytes: KEPT_BODY_BYTES };
   const relayed = await rooms.forward.relay(call.exchange, kept);
   step("forwarded");
-  const captured = captureCall(call, before, relayed, rooms).then(() => {
-    if (rooms.signal.aborted) return;
+  const captured = captureCall(call, before, relayed, intent, rooms).then((isWhole) => {
+    if (!isWhole) return;
     step("captured");
     if (intent !== undefined) rooms.intents.close(intent);
   });
@@ -95,24 +98,17 @@ async function note(call: MutatingCall, before: Before | undefined, rooms: Mutat
   }
 }
 
-async function captureCall(call: MutatingCall, before: Before | undefined, relayed: Relayed, rooms: MutationRooms) {
+/** False when the process began to stop before the last look: the intent must stay open for the next life. */
+async function captureCall(call: MutatingCall, before: Before | undefined, relayed: Relayed, intent: Intent | undefined,
+  rooms: MutationRooms): Promise<boolean> {
   const effect = effectOf(call.declared, relayed);
-  if (effect === "none") return;
+  if (effect === "none") return true;
   const answer = effect === "unknown" ? undefined : relayed.answer;
-  const facts = { parameters: call.parameters, request: relayed.requestBody, answer };
-  await captureEffect(call.declared, facts, before, effect, rooms);
-}
-
-/** Reads and publishes what a call may have changed: now, and once more late when its outcome is unknown. */
-export async function captureEffect(declared: Capture, facts: CallFacts, before: Before | undefined, effect: Effect,
-  rooms: Pick<MutationRooms, "world" | "capture" | "lateMs" | "signal">): Promise<void> {
-  await rooms.capture.after(declared, facts, before);
-  if (before === undefined) await Promise.all(kindsOf(declared).map((kind) => rooms.capture.scan(kind, "keys")));
-  if (effect !== "unknown") return;
-  await sleep(rooms.world.clock, rooms.lateMs, rooms.signal);
-  if (!rooms.signal.aborted) await rooms.capture.after(declared, facts, before);
-}
-
-function kindsOf(declared: Capture): readonly string[] {
-  return [...new Set(declared.touches.map((touch) => touch.kind))];
+  const looked = await look(call.declared, { parameters: call.parameters, request: relayed.requestBody, answer }, before, rooms);
+  if (effect === "unknown") return lookLate(call.declared, call.parameters, before, rooms.lateMs, rooms);
+  if (intent !== undefined) await rooms.intents.amend(intent, whatToLookAt(looked)).catch(() => undefined);
+  await sleep(rooms.world.clock, rooms.settleMs, rooms.leaving);
+  if (rooms.leaving.aborted) return false;
+  await rooms.capture.again(looked);
+  return true;
 }

@@ -1,16 +1,16 @@
 /**
- * Intents left open by an earlier life of this proxy (docs/protocol.md P8). What became of their calls is unknown, so what they
- * may have changed is read and published now and once more late; new ids that nobody knows are found by comparing keys. A
- * damaged journal means a comparison of everything.
+ * Intents left open by an earlier life of this proxy (docs/protocol.md P8). A call that was answered has its aggregates in the
+ * note. What became of any other is unknown, so what it may have changed is read and published now and once more when it must
+ * have ended; new ids that nobody knows are found by comparing keys. A damaged journal means a comparison of everything.
  */
 import { captureOfUnknown } from "../capture/touches.ts";
-import type { Before, CaptureRoom } from "../capture/capture.ts";
+import type { Before, CaptureRoom, Looked } from "../capture/capture.ts";
 import type { Faults } from "../core/faults.ts";
 import type { World } from "../core/world.ts";
 import type { Service } from "../schemas/define.ts";
-import { keyFromText } from "../schemas/row.ts";
-import type { Intent, Journal } from "./intent.ts";
-import { captureEffect } from "./mutation.ts";
+import { keyFromText, keyText } from "../schemas/row.ts";
+import type { Intent, IntentNote, Journal } from "./intent.ts";
+import { look, lookLate } from "./look.ts";
 
 interface ReplayRooms {
   readonly world: World;
@@ -19,15 +19,29 @@ interface ReplayRooms {
   readonly capture: CaptureRoom;
   readonly faults: Faults;
   readonly lateMs: number;
-  readonly signal: AbortSignal;
+  readonly leaving: AbortSignal;
+}
+
+/** In place of a route, in the note of a call that was answered and captured once: its aggregates are known. */
+const ANSWERED = "answered";
+
+/** The note of a call that was answered and captured once: only these are left to be looked at again. */
+export function whatToLookAt(looked: Looked): Partial<IntentNote> {
+  return { capture: ANSWERED, parameters: {}, keys: looked.keys.map(keyText), scans: looked.logs };
 }
 
 async function replayIntent(intent: Intent, rooms: ReplayRooms): Promise<void> {
-  const { capture: on, parameters, keys } = intent.note;
+  const { capture: on, parameters, keys: names, scans, startedMs } = intent.note;
+  const keys = names.map(keyFromText);
+  if (on === ANSWERED) {
+    await rooms.capture.again({ keys, logs: scans });
+    return rooms.intents.close(intent);
+  }
   const declared = rooms.service.captures.find((capture) => capture.on === on) ?? captureOfUnknown(rooms.service);
-  const before: Before = { keys: keys.map(keyFromText), names: keys, scans: [], needless: [] };
-  await captureEffect(declared, { parameters, request: undefined, answer: undefined }, before, "unknown", rooms);
-  if (!rooms.signal.aborted) rooms.intents.close(intent);
+  const before: Before = { keys, names, scans: [], needless: [] };
+  await look(declared, { parameters, request: undefined, answer: undefined }, before, rooms);
+  const ageMs = Math.max(0, rooms.world.clock.nowMs() - startedMs);
+  if (await lookLate(declared, parameters, before, Math.max(0, rooms.lateMs - ageMs), rooms)) rooms.intents.close(intent);
 }
 
 /** Replays everything that was open; resolves when the last is closed, which waits through outages. */
@@ -42,7 +56,6 @@ async function repairJournal(rooms: ReplayRooms): Promise<void> {
   if (!rooms.intents.damaged()) return;
   rooms.faults.raise("E_INTENT_DAMAGED", "intents", "records of the intent journal were lost; the whole service is compared");
   await rooms.capture.scanAll("images");
-  if (rooms.signal.aborted) return;
   await rooms.intents.repaired();
   rooms.faults.clear("E_INTENT_DAMAGED", "intents");
 }

@@ -8,7 +8,7 @@
  * quarantinedMax, likewise; wokenMax waiting changes per try.
  */
 import { wireDatetime } from "../core/clock.ts";
-import { isOperating, type OperatingError } from "../core/errors.ts";
+import { isOperating, type ErrorCode, type OperatingError } from "../core/errors.ts";
 import type { Faults } from "../core/faults.ts";
 import { factsOf } from "../core/log.ts";
 import { waitBeforeRetry, type Backoff } from "../core/retry.ts";
@@ -41,6 +41,9 @@ export const APPLIER_DEFAULTS: ApplierOptions = {
   contendedTriesMax: 10, parkedMax: 100_000, quarantinedMax: 10_000, softWaitMs: 5_000, parkedRetryMs: 5_000,
   parkedFaultMs: 600_000, wokenMax: 500, retry: { firstMs: 50, lastMs: 5_000 },
 };
+
+/** Faults about one waiting aggregate. */
+const WAITING_FAULTS = ["E_ROWS_REFUSED", "E_SCHEMA_UNKNOWN", "E_CHANGE_UNREADABLE", "E_PARENT_MISSING", "E_UNIQUE_BLOCKED"] as const;
 
 interface Work {
   readonly changes: readonly Received[];
@@ -95,10 +98,10 @@ export class Applier {
     const snapshot = this.#rooms.rows.snapshot.bind(this.#rooms.rows);
     const nowMs = this.#world.clock.monotonicMs();
     for await (const page of readWaiting(snapshot, PARKED_TABLE)) {
-      for (const waiting of page) this.#parking.add(waiting.key, waiting.waits, nowMs, 0);
+      for (const waiting of page) this.#parking.add(waiting.key, waiting.code, waiting.waits, nowMs, 0);
     }
     for await (const page of readWaiting(snapshot, QUARANTINE_TABLE)) {
-      for (const waiting of page) this.#quarantine(waiting.key, waiting.reason);
+      for (const waiting of page) this.#quarantine(waiting.key, waiting.code, waiting.reason);
       await this.#tryAgain(QUARANTINE_TABLE, page.map((waiting) => waiting.key), signal);
     }
   }
@@ -117,8 +120,8 @@ export class Applier {
     for (const key of due) {
       const sinceMs = this.#parking.sinceMs(keyText(key));
       if (sinceMs === undefined || nowMs - sinceMs < this.#options.parkedFaultMs) continue;
-      this.#faults.raise("E_PARENT_MISSING", keyText(key),
-        "a change has waited too long for rows it refers to or for a unique value");
+      const code = this.#parking.codeOf(keyText(key)) ?? "E_PARENT_MISSING";
+      this.#faults.raise(code, keyText(key), "a change has waited too long for rows it refers to or for a unique value");
     }
   }
 
@@ -228,46 +231,49 @@ export class Applier {
     for (const change of applied.written) this.#nowhere(keyText(change.image.key));
     for (const { change, waits } of applied.parked) {
       this.#quarantined.delete(keyText(change.image.key));
-      this.#parking.add(change.image.key, waits, nowMs, this.#options.parkedRetryMs);
+      this.#parking.add(change.image.key, "E_PARENT_MISSING", waits, nowMs, this.#options.parkedRetryMs);
     }
-    for (const unreadable of work.unreadable) this.#quarantine(unreadable.key, unreadable.error.message, unreadable.error);
+    for (const unreadable of work.unreadable) this.#quarantine(unreadable.key, unreadable.error.code, unreadable.error.message);
     this.#faults.clear("E_SITE_CONTENDED", this.#rooms.stream);
     this.#world.metrics.count("holdfast_applied_aggregates_total", applied.written.length);
     this.#world.metrics.count("holdfast_applied_rows_total", applied.rowsWritten);
     if (applied.rowsWritten > 0) this.#committed();
   }
 
+  /** The aggregate waits nowhere any more: its faults are over. */
   #nowhere(name: string): void {
+    const waited = this.#parking.has(name);
     this.#parking.remove(name);
-    if (!this.#quarantined.delete(name)) return;
-    for (const code of ["E_ROWS_REFUSED", "E_SCHEMA_UNKNOWN", "E_CHANGE_UNREADABLE"] as const) this.#faults.clear(code, name);
+    if (!this.#quarantined.delete(name) && !waited) return;
+    for (const code of WAITING_FAULTS) this.#faults.clear(code, name);
   }
 
-  #quarantine(key: AggregateKey, reason: string, error?: OperatingError): void {
+  #quarantine(key: AggregateKey, code: ErrorCode, reason: string): void {
     const name = keyText(key);
     this.#parking.remove(name);
     this.#quarantined.add(name);
-    this.#faults.raise(error?.code ?? "E_ROWS_REFUSED", name, reason, error?.facts ?? {});
-    this.#world.log.error("a change is quarantined; the others go on", { key: name, reason });
+    this.#faults.raise(code, name, reason);
+    this.#world.log.error("a change is quarantined; the others go on", { key: name, code, reason });
   }
 
   async #putAside(change: Received, error: OperatingError, unreadable: readonly Unreadable[],
     moveTo: SitePosition): Promise<void> {
     const aside = present(setAside(error), "a refusal is the change's own fault");
     const key = change.image.key;
-    const note = { key, version: change.version, digest: change.digest, payload: change.payload, reason: aside.reason,
+    const note = { key, version: change.version, digest: change.digest, payload: change.payload,
+      code: aside.code, reason: aside.reason,
       since: wireDatetime(this.#world.clock.nowMs()) };
     await this.#rooms.rows.transaction(async (write) => {
       await forgetWaiting(write, [key, ...unreadable.map((each) => each.key)]);
       if (aside.how === "park") await notePark(write, [{ ...note, waits: [] }]);
-      else await noteQuarantine(write, [{ ...note, code: aside.code }]);
+      else await noteQuarantine(write, [note]);
       await noteQuarantine(write, unreadable.map((each) =>
         ({ ...each, digest: "", code: each.error.code, reason: each.error.message, since: note.since })));
       await movePosition(write, this.#rooms.stream, moveTo);
     });
     this.#position = moveTo;
-    for (const each of unreadable) this.#quarantine(each.key, each.error.message, each.error);
-    if (aside.how === "park") this.#parking.add(key, [], this.#world.clock.monotonicMs(), this.#options.parkedRetryMs);
-    else this.#quarantine(key, aside.reason, error);
+    for (const each of unreadable) this.#quarantine(each.key, each.error.code, each.error.message);
+    if (aside.how === "park") this.#parking.add(key, aside.code, [], this.#world.clock.monotonicMs(), this.#options.parkedRetryMs);
+    else this.#quarantine(key, aside.code, aside.reason);
   }
 }

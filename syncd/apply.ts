@@ -64,7 +64,7 @@ export function applyBatch(rooms: ApplyRooms, batch: Batch): Promise<Applied> {
     await forgetWaiting(write, [...news.map((change) => change.image.key), ...batch.unreadable.map((each) => each.key)]);
     await noteApplied(write, ready.map(asEntry), applied);
     await notePark(write, parked.map(({ change, waits }) =>
-      ({ ...asEntry(change), reason: "E_PARENT_MISSING", waits, since: batch.now })));
+      ({ ...asEntry(change), code: "E_PARENT_MISSING", reason: "rows that it refers to", waits, since: batch.now })));
     await noteQuarantine(write, batch.unreadable.map((each) =>
       ({ ...each, digest: "", code: each.error.code, reason: each.error.message, since: batch.now })));
     await movePosition(write, rooms.stream, batch.moveTo);

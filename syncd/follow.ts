@@ -162,6 +162,7 @@ export class Follower implements Part {
       if (signal.aborted) return;
       const last = messages.at(-1);
       if (last === undefined) this.#lagSeconds = 0;
+      else if (await this.#isMadeAnew(applier, messages)) return;
       else await this.#take(applier, messages, last);
       await applier.tryDue(signal);
       while (applier.overfull !== undefined && !signal.aborted) {
@@ -169,6 +170,18 @@ export class Follower implements Part {
         await applier.tryDue(signal);
       }
     }
+  }
+
+  /**
+   * An epoch above ours: the stream was made anew or lost its end, and its sequences mean something else. The site reads it from
+   * the start; versions of the new epoch replace all older ones.
+   */
+  async #isMadeAnew(applier: Applier, messages: readonly FeedMessage[]): Promise<boolean> {
+    const epoch = Math.max(...messages.map(epochOf));
+    if (epoch <= applier.position.epoch || applier.position.epoch === 0) return false;
+    this.#world.log.warn("the stream was made anew: the site reads it from the start", { epoch, before: applier.position.epoch });
+    await applier.carry({ changes: [], unreadable: [] }, { epoch, sequence: 0, mode: "fill" }, this.#stopping.signal);
+    return true;
   }
 
   async #take(applier: Applier, messages: readonly FeedMessage[], last: FeedMessage): Promise<void> {

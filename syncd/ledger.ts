@@ -5,6 +5,7 @@
  */
 import { createHash } from "node:crypto";
 import { present } from "../core/assert.ts";
+import { isErrorCode, type ErrorCode } from "../core/errors.ts";
 import type { RowReader, RowWriter } from "../rows/rows.ts";
 import { declareTable, type Table } from "../schemas/define.ts";
 import type { Version } from "../schemas/position.ts";
@@ -26,7 +27,7 @@ export const APPLIED_TABLE = declareTable("holdfast_applied", {
 /** Changes that wait for rows they refer to, or for a unique value to become free. */
 export const PARKED_TABLE = declareTable("holdfast_parked", {
   key: ["hash"],
-  columns: { hash: "text", name: "text?", epoch: "bigint", sequence: "bigint", reason: "text", waits: "text?",
+  columns: { hash: "text", name: "text?", epoch: "bigint", sequence: "bigint", code: "text", reason: "text?", waits: "text?",
     since: "datetime", payload: "text?" },
 });
 
@@ -108,14 +109,18 @@ export async function noteApplied(write: RowWriter, entries: readonly LedgerEntr
 }
 
 export interface ParkedNote extends LedgerEntry {
+  readonly code: ErrorCode;
   readonly reason: string;
   /** Row marks (rows/…: "table.column=value") whose appearance is worth another try. */
   readonly waits: readonly string[];
   readonly since: string;
 }
 
+/** Longer reasons are cut: the change itself is kept whole beside them. */
+const REASON_CHARACTERS_MAX = 1_000;
+
 export interface QuarantineNote extends LedgerEntry {
-  readonly code: string;
+  readonly code: ErrorCode;
   readonly reason: string;
   readonly since: string;
 }
@@ -131,20 +136,21 @@ export async function forgetWaiting(write: RowWriter, keys: readonly AggregateKe
 export async function notePark(write: RowWriter, notes: readonly ParkedNote[]): Promise<void> {
   await write.insert(PARKED_TABLE,
     notes.map((note) => ({ hash: hashOf(note.key), name: keyText(note.key), ...versionColumns(note.version),
-    reason: note.reason, waits: JSON.stringify(note.waits), since: note.since, payload: note.payload ?? null })));
+    code: note.code, reason: note.reason.slice(0, REASON_CHARACTERS_MAX), waits: JSON.stringify(note.waits), since: note.since, payload: note.payload ?? null })));
 }
 
 /** Quarantines changes, whole, for a person and for another try. */
 export async function noteQuarantine(write: RowWriter, notes: readonly QuarantineNote[]): Promise<void> {
   await write.insert(QUARANTINE_TABLE,
     notes.map((note) => ({ hash: hashOf(note.key), name: keyText(note.key), ...versionColumns(note.version),
-    code: note.code, reason: note.reason.slice(0, 1000), since: note.since, payload: note.payload ?? null })));
+    code: note.code, reason: note.reason.slice(0, REASON_CHARACTERS_MAX), since: note.since, payload: note.payload ?? null })));
 }
 
 /** A waiting change as read back. */
 export interface Waiting {
   readonly key: AggregateKey;
   readonly version: Version;
+  readonly code: ErrorCode;
   readonly reason: string;
   readonly waits: readonly string[];
   readonly since: string;
@@ -173,7 +179,13 @@ export async function readWaitingOf(read: RowReader, table: Table, keys: readonl
 
 function waitingOf(row: Row): Waiting {
   const waits: unknown = JSON.parse(String(row["waits"] ?? "[]"));
-  return { key: keyFromText(String(row["name"])), version: versionOf(row), reason: String(row["reason"]),
+  return { key: keyFromText(String(row["name"])), version: versionOf(row), code: codeIn(row), reason: String(row["reason"]),
     waits: Array.isArray(waits) ? waits.map(String) : [], since: String(row["since"]),
     payload: row["payload"] === null || row["payload"] === undefined ? undefined : String(row["payload"]) };
+}
+
+/** Codes are written by us; one of a later release is kept as an unreadable change. */
+function codeIn(row: Row): ErrorCode {
+  const code = String(row["code"]);
+  return isErrorCode(code) ? code : "E_CHANGE_UNREADABLE";
 }

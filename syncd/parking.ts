@@ -2,11 +2,13 @@
  * Changes that wait at this site, in memory beside their rows in the ledger: which aggregates wait, for which marks, since
  * when. Payloads stay in the database. The ledger is the truth; this index is rebuilt from it at start.
  */
+import type { ErrorCode } from "../core/errors.ts";
 import { keyText, type AggregateKey } from "../schemas/row.ts";
 
 interface Parked {
   readonly key: AggregateKey;
   readonly waits: readonly string[];
+  readonly code: ErrorCode;
   /** Monotonic time it was first parked in this process. */
   readonly sinceMs: number;
   /** Monotonic time of the next try without a mark. */
@@ -31,18 +33,16 @@ export class Parking {
     return this.#parked.get(name)?.sinceMs;
   }
 
-  /** Longest wait so far, in milliseconds. */
-  longestMs(nowMs: number): number {
-    let longest = 0;
-    for (const parked of this.#parked.values()) longest = Math.max(longest, nowMs - parked.sinceMs);
-    return longest;
+  /** Why `name` waits; undefined when it does not. */
+  codeOf(name: string): ErrorCode | undefined {
+    return this.#parked.get(name)?.code;
   }
 
-  add(key: AggregateKey, waits: readonly string[], nowMs: number, retryMs: number): void {
+  add(key: AggregateKey, code: ErrorCode, waits: readonly string[], nowMs: number, retryMs: number): void {
     const name = keyText(key);
     const sinceMs = this.#parked.get(name)?.sinceMs ?? nowMs;
     this.remove(name);
-    this.#parked.set(name, { key, waits, sinceMs, dueMs: nowMs + retryMs });
+    this.#parked.set(name, { key, code, waits, sinceMs, dueMs: nowMs + retryMs });
     for (const mark of waits) {
       const waiting = this.#byMark.get(mark) ?? new Set<string>();
       waiting.add(name);

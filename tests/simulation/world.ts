@@ -22,7 +22,7 @@ import { memoryRows } from "../../rows/memory.ts";
 import type { Rows } from "../../rows/rows.ts";
 import type { Capture } from "../../schemas/define.ts";
 import { APPLIER_DEFAULTS } from "../../syncd/applier.ts";
-import { captureEffect } from "../../proxy/mutation.ts";
+import { look, lookLate } from "../../proxy/look.ts";
 import { Follower } from "../../syncd/follow.ts";
 import { LEDGER_TABLES } from "../../syncd/ledger.ts";
 import { toy, TOY_REVISION } from "../support/toy-service.ts";
@@ -66,6 +66,7 @@ const PROXIES = 2;
 const LATE_COMMIT_MS = 4_000;
 /** How long a stale read lasts, at most; the first settle re-read comes later. */
 const STALE_READ_MS = 1_500;
+const SETTLE_MS = 2_000;
 /** The proxies' second look after an unknown outcome. */
 const LATE_MS = 5_000;
 
@@ -91,12 +92,9 @@ export class SimulatedCloud {
     this.#sabotage = sabotage;
     this.world = { clock: this.clock, random: this.random, log: silentLog, metrics: noMetrics };
     const drawn = (most: number): number => (this.random.next() < 0.5 ? 0 : this.random.next() * most);
-    const crashes = drawn(0.05);
-    // A stale read and the loss of the settle re-reads in a crash, together, are found only by the auditor (docs/protocol.md,
-    // gaps).
-    const staleReads = crashes === 0 ? drawn(0.1) : 0;
-    this.weather = { rowFaults: drawn(0.05), lostAnswers: drawn(0.1), lateCommits: drawn(0.1), cuts: drawn(0.02), crashes,
-      stream: drawn(0.1), staleReads,
+    this.weather = { rowFaults: drawn(0.05), lostAnswers: drawn(0.1), lateCommits: drawn(0.1), cuts: drawn(0.02),
+      crashes: drawn(0.05),
+      stream: drawn(0.1), staleReads: drawn(0.1),
       latencyMs: drawn(400) };
     this.stream = new MemoryStream(toy.name, this.clock);
     const common = { faults: this.#rowFaults(), revisions: [TOY_REVISION], cascades: ["secret"] };
@@ -213,12 +211,18 @@ export class SimulatedCloud {
   async #captured(proxy: Proxy, intent: Intent, answer: string | undefined): Promise<void> {
     const { declared, parameters, before } = intent;
     const facts = { parameters, request: undefined, answer: answer === undefined ? undefined : Buffer.from(answer) };
-    const effect = answer === undefined ? "unknown" : "some";
-    const { signal } = proxy.stopping;
     // Another proxy may look at the same aggregates at the same time: a client that repeats itself, a settle re-read.
     const other = this.#proxies[Math.floor(this.random.next() * PROXIES)];
     if (this.#chance(this.weather.stream * 3)) void other?.capture.after(declared, facts, before);
-    await captureEffect(declared, facts, before, effect, { world: this.world, capture: proxy.capture, lateMs: LATE_MS, signal });
+    const rooms = { world: this.world, capture: proxy.capture, leaving: proxy.stopping.signal };
+    const looked = await look(declared, facts, before, rooms);
+    if (answer === undefined) {
+      if (!await lookLate(declared, parameters, before, LATE_MS, rooms)) return;
+    } else if (this.#sabotage.settles) {
+      await sleep(this.clock, SETTLE_MS, rooms.leaving);
+      if (rooms.leaving.aborted) return;
+      await proxy.capture.again(looked);
+    }
     if (this.#proxies.includes(proxy)) proxy.intents.delete(intent);
   }
 

@@ -1,7 +1,7 @@
 /** Goal: from a capture and the facts of a call to what must be looked at, with nothing guessed. Method: examples on the toy service. */
 import assert from "node:assert/strict";
 import { askedBefore, touchedBy, valuesAt } from "../../capture/touches.ts";
-import { answer, one, path, sha256, type Capture } from "../../schemas/define.ts";
+import { answer, every, one, path, request, sha256, type Capture } from "../../schemas/define.ts";
 import { toy } from "../support/toy-service.ts";
 
 const bytes = (text: string): Uint8Array => Buffer.from(text);
@@ -24,6 +24,21 @@ describe("what a call touches", () => {
       assert.deepEqual(touched.keys, []);
       assert.deepEqual([...touched.scans], [["user", "keys"]]);
     }
+  });
+
+  it("looks at nothing for an optional part that the request left out, and compares keys when the request is not known", () => {
+    const capture: Capture = { on: "POST /users", touches: [one("group", { id: request("$.user.group") })] };
+    const scansFor = (body: Uint8Array | undefined): readonly string[] =>
+      [...touchedBy(toy, capture, { parameters: {}, request: body, answer: undefined }).scans.keys()];
+    assert.deepEqual(scansFor(bytes('{"user":{}}')), []);
+    assert.deepEqual(scansFor(undefined), ["group"]);
+  });
+
+  it("compares the kind whole when a predicate's value was in an answer that is lost", () => {
+    const capture: Capture = { on: "POST /users", touches: [every("grant", { actor_id: answer("$.user.id") })] };
+    const touched = (body: Uint8Array | undefined) => touchedBy(toy, capture, { parameters: {}, request: undefined, answer: body });
+    assert.deepEqual([...touched(undefined).scans], [["grant", "images"]]);
+    assert.deepEqual(touched(bytes('{"user":{"id":"u1"}}')).scopes.map((scope) => scope.where), [{ actor_id: ["u1"] }]);
   });
 
   it("asks for everything that refers to what a delete takes away", () => {
