@@ -195,7 +195,7 @@ export class Applier {
     careful: boolean): Promise<readonly string[]> {
     for (let failures = 1; ; failures += 1) {
       if (signal.aborted) return [];
-      const batch: Batch = { ...work, held: this.#position, moveTo, impatient, careful,
+      const batch: Batch = { ...work, held: this.#position, moveTo, impatient, careful, isWaiting: this.#isWaiting,
         now: wireDatetime(this.#world.clock.nowMs()) };
       try {
         const applied = await applyBatch(this.#rooms, batch);
@@ -224,6 +224,8 @@ export class Applier {
       if (!isOperating(again)) throw again;
     }
   }
+
+  readonly #isWaiting = (name: string): boolean => this.#parking.has(name) || this.#quarantined.has(name);
 
   #noteApplied(applied: Applied, work: Work, moveTo: SitePosition): void {
     const nowMs = this.#world.clock.monotonicMs();

@@ -35,6 +35,8 @@ export interface Batch {
   readonly moveTo: SitePosition;
   /** Names of changes that waited for soft references long enough. */
   readonly impatient: ReadonlySet<string>;
+  /** True for aggregates with a note in the ledger that they wait or are quarantined. */
+  readonly isWaiting: (name: string) => boolean;
   /** Look for holders of unique values first: set after the database refused one. */
   readonly careful: boolean;
   /** For the ledger: when this happens, wire datetime. */
@@ -61,7 +63,8 @@ export function applyBatch(rooms: ApplyRooms, batch: Batch): Promise<Applied> {
     const plan = await planFor(write, rooms.rows, rooms.service, ready);
     if (batch.careful) await vacateBlockers(write, rooms, plan, ready);
     const rowsWritten = await carryOut(write, plan);
-    await forgetWaiting(write, [...news.map((change) => change.image.key), ...batch.unreadable.map((each) => each.key)]);
+    const noted = [...news.map((change) => change.image.key), ...batch.unreadable.map((each) => each.key)];
+    await forgetWaiting(write, noted.filter((key) => batch.isWaiting(keyText(key))));
     await noteApplied(write, ready.map(asEntry), applied);
     await notePark(write, parked.map(({ change, waits }) =>
       ({ ...asEntry(change), code: "E_PARENT_MISSING", reason: "rows that it refers to", waits, since: batch.now })));

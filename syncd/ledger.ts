@@ -127,6 +127,7 @@ export interface QuarantineNote extends LedgerEntry {
 
 /** Forgets what waited or was quarantined of these aggregates: a newer image, or another try, takes its place. */
 export async function forgetWaiting(write: RowWriter, keys: readonly AggregateKey[]): Promise<void> {
+  if (keys.length === 0) return;
   const rows = keys.map((key): Row => ({ hash: hashOf(key) }));
   await write.remove(PARKED_TABLE, rows);
   await write.remove(QUARANTINE_TABLE, rows);
