@@ -71,7 +71,8 @@ class Bodies {
 
   /** The client's own words were read and do not name the thing: an optional part of a request that was left out. */
   saysNothingOf(source: Source): boolean {
-    return source.from === "request" && this.json("request") !== undefined && valuesAt(this.json("request"), source.path).length === 0;
+    return source.from === "request" && this.json("request") !== undefined &&
+      valuesAt(this.json("request"), source.path).length === 0;
   }
 
   /** The parsed body; undefined when there is none or it is not JSON. */

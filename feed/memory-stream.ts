@@ -79,7 +79,7 @@ export class MemoryStream implements Readable {
   #created: string | undefined;
   #refusesNewSubjects = false;
   #repeats = false;
-  #acksToLose: ("stored" | "not stored")[] = [];
+  readonly #acksToLose: ("stored" | "not stored")[] = [];
   #unnamedConflicts = 0;
 
   constructor(service: string, clock: Clock, options: MemoryStreamOptions = {}) {

@@ -43,7 +43,8 @@ export const APPLIER_DEFAULTS: ApplierOptions = {
 };
 
 /** Faults about one waiting aggregate. */
-const WAITING_FAULTS = ["E_ROWS_REFUSED", "E_SCHEMA_UNKNOWN", "E_CHANGE_UNREADABLE", "E_PARENT_MISSING", "E_UNIQUE_BLOCKED"] as const;
+const WAITING_FAULTS = ["E_ROWS_REFUSED", "E_SCHEMA_UNKNOWN", "E_CHANGE_UNREADABLE", "E_PARENT_MISSING",
+  "E_UNIQUE_BLOCKED"] as const;
 
 interface Work {
   readonly changes: readonly Received[];
@@ -275,7 +276,8 @@ export class Applier {
     });
     this.#position = moveTo;
     for (const each of unreadable) this.#quarantine(each.key, each.error.code, each.error.message);
-    if (aside.how === "park") this.#parking.add(key, aside.code, [], this.#world.clock.monotonicMs(), this.#options.parkedRetryMs);
+    if (aside.how === "park") this.#parking.add(key, aside.code, [], this.#world.clock.monotonicMs(),
+      this.#options.parkedRetryMs);
     else this.#quarantine(key, aside.code, aside.reason);
   }
 }

@@ -137,7 +137,8 @@ export async function forgetWaiting(write: RowWriter, keys: readonly AggregateKe
 export async function notePark(write: RowWriter, notes: readonly ParkedNote[]): Promise<void> {
   await write.insert(PARKED_TABLE,
     notes.map((note) => ({ hash: hashOf(note.key), name: keyText(note.key), ...versionColumns(note.version),
-    code: note.code, reason: note.reason.slice(0, REASON_CHARACTERS_MAX), waits: JSON.stringify(note.waits), since: note.since, payload: note.payload ?? null })));
+    code: note.code, reason: note.reason.slice(0, REASON_CHARACTERS_MAX), waits: JSON.stringify(note.waits), since: note.since,
+      payload: note.payload ?? null })));
 }
 
 /** Quarantines changes, whole, for a person and for another try. */

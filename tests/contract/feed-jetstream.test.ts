@@ -258,10 +258,10 @@ describe("the feed and its server", function () {
   });
 
   const unsafe: readonly (readonly [keyof StreamConfig, Partial<StreamConfig>])[] = [
-    ["max_msgs_per_subject", { max_msgs_per_subject: 5 }], ["discard", { discard: "old" as StreamConfig["discard"] }],
+    ["max_msgs_per_subject", { max_msgs_per_subject: 5 }], ["discard", { discard: "old" }],
     ["max_age", { max_age: 3_600e9 }], ["max_msgs", { max_msgs: 1000 }],
-    ["retention", { retention: "interest" as StreamConfig["retention"] }],
-    ["storage", { storage: "memory" as StreamConfig["storage"] }], ["subjects", { subjects: ["os.v1.identity.all.>"] }],
+    ["retention", { retention: "interest" }],
+    ["storage", { storage: "memory" }], ["subjects", { subjects: ["os.v1.identity.all.>"] }],
   ];
   for (const [setting, change] of unsafe) {
     it(`refuses an existing stream whose ${setting} is not safe, names it and leaves it alone`, async () => {

@@ -10,10 +10,13 @@ import { marksOf, needsOf } from "../../syncd/references.ts";
 import { toy } from "../support/toy-service.ts";
 
 function received(kind: string, values: readonly string[], sequence: number, rows?: Record<string, Row[]>): Received {
-  return { ...changeOf(canonicalImage(toy, { kind, values }, rows), "toy1"), version: { epoch: 1, sequence }, payload: undefined };
+  return { ...changeOf(canonicalImage(toy, { kind, values }, rows), "toy1"), version: { epoch: 1, sequence },
+    payload: undefined };
 }
-const user = (id: string, sequence = 1): Received => received("user", [id], sequence, { user: [{ id, domain_id: "d", name: id, seen_at: null }] });
-const membership = (u: string, g: string): Received => received("membership", [u, g], 1, { membership: [{ user_id: u, group_id: g }] });
+const user = (id: string, sequence = 1): Received =>
+  received("user", [id], sequence, { user: [{ id, domain_id: "d", name: id, seen_at: null }] });
+const membership = (u: string, g: string): Received =>
+  received("membership", [u, g], 1, { membership: [{ user_id: u, group_id: g }] });
 const grant = (actor: string): Received => received("grant", [actor, "t"], 1, { grant: [{ actor_id: actor, target_id: "t" }] });
 const candidate = (change: Received, impatient = false): Candidate =>
   ({ change, needs: needsOf(toy, change.image), provides: marksOf(toy, change.image), impatient });
@@ -40,7 +43,8 @@ describe("versions", () => {
 describe("deciding a batch", () => {
   it("keeps the newest change of each aggregate, in order of arrival", () => {
     const newest = newestOfEach([user("a", 1), user("b", 2), user("a", 3), user("b", 2)]);
-    assert.deepEqual(newest.map((change) => [keyText(change.image.key), change.version.sequence]), [["user.b", 2], ["user.a", 3]]);
+    assert.deepEqual(newest.map((change) => [keyText(change.image.key), change.version.sequence]),
+      [["user.b", 2], ["user.a", 3]]);
   });
 
   it("writes a child together with the parents that the batch brings, in any order", () => {

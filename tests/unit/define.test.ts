@@ -53,8 +53,9 @@ describe("A service file", () => {
   });
 
   it("may refer to its own kind", () => {
-    define({ tables: { child: { ...CHILD, references: [{ columns: ["parent_id"], table: "child", to: ["id"], hard: false }] } },
-      kinds: { child: { root: "child" } } });
+    const references = [{ columns: ["parent_id"], table: "child", to: ["id"], hard: false }];
+    const toy = define({ tables: { child: { ...CHILD, references } }, kinds: { child: { root: "child" } } });
+    assert.equal(toy.kinds.get("child")?.rank, 0);
   });
 
   it("ranks parents first, whatever the order of declaration", () => {
@@ -151,8 +152,9 @@ describe("Calls are refused", () => {
   for (const [name, parts, law] of cases) it(name, () => refused(parts, law));
 
   it("but not when every name is right", () => {
-    define(captured(on, one("parent", { id: path("id") }), every("child", { parent_id: path("id") }),
+    const toy = define(captured(on, one("parent", { id: path("id") }), every("child", { parent_id: path("id") }),
       scan("child", { table: "parent", where: { id: path("id") } })));
+    assert.equal(toy.captures.length, 1);
   });
 });
 

@@ -1,4 +1,7 @@
-/** Goal: whoever marks an aggregate hears of a look that began after the mark, never of an earlier one. Method: examples and a law. */
+/**
+ * Goal: whoever marks an aggregate hears of a look that began after the mark, never of an earlier one. Method: examples and a
+ * law.
+ */
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import { DirtySet } from "../../capture/dirty.ts";
@@ -48,7 +51,8 @@ describe("the dirty set", () => {
   });
 
   it("never tells a mark before a look that began after it, for any order of events", async () => {
-    const events = fc.array(fc.oneof(fc.constant("mark"), fc.constant("take"), fc.constant("done"), fc.constant("again")), { maxLength: 40 });
+    const events = fc.array(fc.oneof(fc.constant("mark"), fc.constant("take"), fc.constant("done"),
+      fc.constant("again")), { maxLength: 40 });
     await fc.assert(fc.asyncProperty(events, async (sequence) => {
       const dirty = new DirtySet();
       const marks: { markedAt: number; told: boolean }[] = [];

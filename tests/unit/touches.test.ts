@@ -1,4 +1,7 @@
-/** Goal: from a capture and the facts of a call to what must be looked at, with nothing guessed. Method: examples on the toy service. */
+/**
+ * Goal: from a capture and the facts of a call to what must be looked at, with nothing guessed. Method: examples on the toy
+ * service.
+ */
 import assert from "node:assert/strict";
 import { askedBefore, touchedBy, valuesAt } from "../../capture/touches.ts";
 import { answer, every, one, path, request, sha256, type Capture } from "../../schemas/define.ts";
@@ -13,7 +16,8 @@ const found = (on: string): Capture => {
 
 describe("what a call touches", () => {
   it("takes the new aggregate's key from the answer", () => {
-    const touched = touchedBy(toy, found("POST /users"), { parameters: {}, request: undefined, answer: bytes('{"user":{"id":"u1"}}') });
+    const touched = touchedBy(toy,
+      found("POST /users"), { parameters: {}, request: undefined, answer: bytes('{"user":{"id":"u1"}}') });
     assert.deepEqual(touched.keys, [{ kind: "user", values: ["u1"] }]);
     assert.equal(touched.scans.size, 0);
   });
@@ -36,21 +40,25 @@ describe("what a call touches", () => {
 
   it("compares the kind whole when a predicate's value was in an answer that is lost", () => {
     const capture: Capture = { on: "POST /users", touches: [every("grant", { actor_id: answer("$.user.id") })] };
-    const touched = (body: Uint8Array | undefined) => touchedBy(toy, capture, { parameters: {}, request: undefined, answer: body });
+    const touched = (body: Uint8Array | undefined) =>
+      touchedBy(toy, capture, { parameters: {}, request: undefined, answer: body });
     assert.deepEqual([...touched(undefined).scans], [["grant", "images"]]);
     assert.deepEqual(touched(bytes('{"user":{"id":"u1"}}')).scopes.map((scope) => scope.where), [{ actor_id: ["u1"] }]);
   });
 
   it("asks for everything that refers to what a delete takes away", () => {
-    const touched = touchedBy(toy, found("DELETE /users/{user}"), { parameters: { user: "u1" }, request: undefined, answer: undefined });
+    const touched = touchedBy(toy,
+      found("DELETE /users/{user}"), { parameters: { user: "u1" }, request: undefined, answer: undefined });
     assert.deepEqual(touched.keys, [{ kind: "user", values: ["u1"] }]);
-    assert.deepEqual(touched.scopes.map((scope) => [scope.kind, scope.where]), [["membership", { user_id: ["u1"] }], ["grant", { actor_id: ["u1"] }]]);
+    assert.deepEqual(touched.scopes.map((scope) => [scope.kind, scope.where]),
+      [["membership", { user_id: ["u1"] }], ["grant", { actor_id: ["u1"] }]]);
     assert.deepEqual(touched.logs, ["event"]);
   });
 
   it("asks before a delete under which spelling the database knows a key that is not plain", () => {
     const asked = (user: string): readonly string[] =>
-      askedBefore(toy, found("DELETE /users/{user}"), { parameters: { user }, request: undefined, answer: undefined }).map((scope) => scope.kind);
+      askedBefore(toy, found("DELETE /users/{user}"), { parameters: { user }, request: undefined,
+        answer: undefined }).map((scope) => scope.kind);
     assert.deepEqual(asked("u1"), ["membership", "grant"]);
     assert.deepEqual(asked("U1"), ["membership", "grant", "user"]);
     assert.deepEqual(asked("u1 "), ["membership", "grant", "user"]);
@@ -64,7 +72,8 @@ describe("what a call touches", () => {
 
   it("takes every value that a list in the answer names", () => {
     const capture: Capture = { on: "POST /users", touches: [one("user", { id: answer("$.users[*].id") })] };
-    const touched = touchedBy(toy, capture, { parameters: {}, request: undefined, answer: bytes('{"users":[{"id":"a"},{"id":"b"}]}') });
+    const touched = touchedBy(toy,
+      capture, { parameters: {}, request: undefined, answer: bytes('{"users":[{"id":"a"},{"id":"b"}]}') });
     assert.deepEqual(touched.keys.map((key) => key.values[0]), ["a", "b"]);
   });
 
