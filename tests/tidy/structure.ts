@@ -102,7 +102,8 @@ const PRIVILEGES: readonly Privilege[] = [
     modules: /^@nats-io\// },
   { what: "database drivers", where: /^rows\/(?:postgres|mariadb|relational[\w-]*)\.ts$/,
     modules: /^(?:sequelize|pg|mysql2|tedious)(?:\/|$)/ },
-  { what: "files", where: /^(?:config\/load\.ts|proxy\/(?:journal-file|tls-files)\.ts|cli\/.*)$/, modules: /^(?:node:)?fs(?:\/promises)?$/ },
+  { what: "files", where: /^(?:config\/load\.ts|proxy\/(?:journal-file|tls-files)\.ts|cli\/.*)$/,
+    modules: /^(?:node:)?fs(?:\/promises)?$/ },
   { what: "child processes", where: /^$/, modules: /^(?:node:)?(?:child_process|worker_threads|cluster)$/ },
 ];
 
