@@ -89,8 +89,12 @@ function numbersNamed(text: string, name: string, label: RegExp): readonly (read
 
 const SIGN_ON_PAGE = "<html>$host $token</html>";
 
-/** What some routes need of a Keystone beyond what the lab configures. */
+/** How soon the proxy looks a first time again, milliseconds: a call counts as captured only after that. */
+const SETTLE_DELAYS_MS = [50, 30_000];
+
+/** What some routes need of a Keystone beyond what the lab configures, and what keeps hundreds of calls in a row short. */
 function extendConfiguration(lab: Lab): void {
+  appendFileSync(join(lab.paths.config, "proxy-centre.yaml"), `settle:\n  delaysMs: [${SETTLE_DELAYS_MS.join(", ")}]\n`);
   const page = join(lab.paths.config, "sign-on.html");
   writeFileSync(page, SIGN_ON_PAGE);
   for (const cloud of CLOUDS) {
@@ -117,7 +121,9 @@ export async function startClouds(engines: Engines): Promise<Clouds> {
   try {
     await lab.start();
     extendConfiguration(lab);
-    await Promise.all(CLOUDS.map((cloud) => lab.restart(`keystone-${cloud}`)));
+    for (const changed of ["keystone-centre", "keystone-edge1", "proxy-centre"]) await lab.restart(changed);
+    await until({ what: "the proxy's readiness", withinMs: ARRIVES_WITHIN_MS, log: lab.paths.logs }, async () =>
+      (await send(`${lab.endpoints.centre.proxyAdmin}/readyz`, { method: "GET" })).status === 200);
     const databases = { centre: openDatabase(lab, "centre"), edge1: openDatabase(lab, "edge1") };
     for (const cloud of CLOUDS) await databases[cloud].reflect();
     return await connected(lab, databases, async () => {
