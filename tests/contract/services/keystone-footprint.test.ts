@@ -23,7 +23,7 @@ const CHAPTER_WITHIN_MS = 180_000;
 
 const CROSSED: readonly Engines[] = [{ centre: "postgres", edge1: "mariadb" }, { centre: "mariadb", edge1: "postgres" }];
 const ALIKE: readonly Engines[] = [{ centre: "postgres", edge1: "postgres" }, { centre: "mariadb", edge1: "mariadb" }];
-/** Between them the crossed pairings put every engine on either side; a walk takes one to two minutes, so the rest is optional. */
+/** Between them the crossed pairings put every engine on either side. A walk takes one to two minutes: the rest is optional. */
 const PAIRINGS = process.env["HOLDFAST_ALL_PAIRINGS"] === "1" ? [...CROSSED, ...ALIKE] : CROSSED;
 
 /** Routes and the kinds compared for them, sorted, as they stand in the page. */
