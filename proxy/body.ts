@@ -49,7 +49,8 @@ export class Upload extends Readable {
   readonly #request: IncomingMessage;
   readonly #options: UploadOptions;
   #cancelIdle: (() => void) | undefined;
-  #lastMs: number;
+  /** Monotonic time of the last byte from the client, or of the start. */
+  lastMs: number;
   /** Every byte was handed on. */
   complete = false;
 
@@ -57,17 +58,22 @@ export class Upload extends Readable {
     super({ highWaterMark: 64 * 1024 });
     this.#request = request;
     this.#options = options;
-    this.#lastMs = options.clock.monotonicMs();
+    this.lastMs = options.clock.monotonicMs();
     request.pause();
     request.on("data", this.#onData).on("end", this.#onEnd).on("error", this.#onLost).on("close", this.#onLost);
     this.#watchIdle();
   }
 
   readonly #onData = (chunk: Buffer): void => {
-    this.#lastMs = this.#options.clock.monotonicMs();
+    this.lastMs = this.#options.clock.monotonicMs();
     this.#options.keeper.take(chunk);
     if (!this.push(chunk)) this.#request.pause();
   };
+
+  /** The client could send more, but whoever reads this does not take it. */
+  get blocked(): boolean {
+    return this.#request.isPaused();
+  }
 
   readonly #onEnd = (): void => {
     this.complete = true;
@@ -82,8 +88,8 @@ export class Upload extends Readable {
     const { clock, idleTimeoutMs } = this.#options;
     this.#cancelIdle = clock.after(idleTimeoutMs, () => {
       if (this.complete || this.destroyed) return;
-      const silentMs = clock.monotonicMs() - this.#lastMs;
-      if (silentMs >= idleTimeoutMs && !this.#request.isPaused()) this.#request.destroy();
+      const silentMs = clock.monotonicMs() - this.lastMs;
+      if (silentMs >= idleTimeoutMs && !this.blocked) this.#request.destroy();
       else this.#watchIdle();
     });
   }

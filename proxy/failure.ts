@@ -16,7 +16,11 @@ export const LOOK_FIRST = "The outcome of this request is unknown: look before r
 /** A refused connection often lasts as long as a restart. */
 const RETRY_AFTER_SECONDS = 5;
 
-const TIMEOUTS: ReadonlySet<string> = new Set(["UND_ERR_HEADERS_TIMEOUT", "UND_ERR_BODY_TIMEOUT"]);
+/** The upstream was silent for too long: the relay's own finding, handed through the HTTP client to end the call. */
+export class Overdue extends Error {
+  override readonly name = "Overdue";
+}
+
 const BREAKS: ReadonlySet<string> = new Set(["UND_ERR_SOCKET", "ECONNRESET", "EPIPE"]);
 /** undici will not write such a request at all: a header or target it holds to be invalid. */
 const UNSENDABLE: ReadonlySet<string> = new Set(["UND_ERR_INVALID_ARG", "UND_ERR_NOT_SUPPORTED"]);
@@ -31,7 +35,7 @@ export function describeFailure(error: Error, call: { readonly sent: boolean; re
     return { outcome: "refused", status: 503, retryAfterSeconds: RETRY_AFTER_SECONDS,
       message: "The service cannot be reached. The request was not executed." };
   }
-  const timeout = TIMEOUTS.has(code);
+  const timeout = error instanceof Overdue;
   const what = timeout ? "The service did not answer in time."
     : "The connection to the service broke before its answer was complete.";
   return { outcome: "unknown", status: timeout ? 504 : 502, message: call.mutates ? `${what} ${LOOK_FIRST}` : what,

@@ -12,7 +12,7 @@ import type { Dispatcher } from "undici";
 import type { Cancel } from "../core/clock.ts";
 import { gather, JsonWatch, Keeper, Upload } from "./body.ts";
 import { isRead, type Exchange } from "./exchange.ts";
-import { describeFailure, LOOK_FIRST, type Failure } from "./failure.ts";
+import { describeFailure, LOOK_FIRST, Overdue, type Failure } from "./failure.ts";
 import type { Carrier } from "./forward.ts";
 import { forwardedFields, isJson, readAnswerHead, type AnswerHead } from "./headers.ts";
 import { refuse } from "./refuse.ts";
@@ -21,6 +21,8 @@ import { refuse } from "./refuse.ts";
 export const GATHERED_BYTES_MAX = 114_688;
 /** Answers without a length are held back up to here, so that a cut one can still become a 502. */
 export const HELD_BYTES_MAX = 1024 * 1024;
+/** Whole answers up to here leave together with their head. */
+const ONE_WRITE_BYTES_MAX = 16 * 1024;
 /** First byte after a body larger than GATHERED_BYTES_MAX: storing it may take the service long. */
 export const FIRST_BYTE_AFTER_UPLOAD_MS = 15 * 60_000;
 /** A client that reads nothing of its answer for this long is given up. */
@@ -79,6 +81,10 @@ export class Relay implements Dispatcher.DispatchHandler {
   #heldBytes = 0;
   #watch: JsonWatch | undefined;
   #cancelStall: Cancel | undefined;
+  #cancelWatch: Cancel | undefined;
+  #firstByteTimeoutMs = 0;
+  /** Monotonic time of the last sign of life from the upstream, or of the start. */
+  #lastMs = 0;
   #settled = false;
 
   constructor(carrier: Carrier, exchange: Exchange, options: RelayOptions, done: (relayed: Relayed) => void) {
@@ -137,10 +143,12 @@ export class Relay implements Dispatcher.DispatchHandler {
     // Only what can be repeated may meet a connection that the upstream is just closing.
     this.#reuse = profile.keepAlive && body === null && !this.#mutates;
     const large = body instanceof Upload && (head.body === "chunked" || head.lengthBytes > GATHERED_BYTES_MAX);
+    this.#firstByteTimeoutMs = large ? FIRST_BYTE_AFTER_UPLOAD_MS : profile.firstByteTimeoutMs;
     this.#dispatch({ method, path: prefix === "" ? target : `${prefix}${target}`,
       headers: [...head.fields, ...forwardedFields(request.socket.remoteAddress, scheme)],
-      body: body instanceof Uint8Array ? Buffer.from(body.buffer, body.byteOffset, body.byteLength) : body,
-      ...(large ? { headersTimeout: FIRST_BYTE_AFTER_UPLOAD_MS } : {}) });
+      body: body instanceof Uint8Array ? Buffer.from(body.buffer, body.byteOffset, body.byteLength) : body });
+    this.#lastMs = this.#carrier.world.clock.monotonicMs();
+    this.#watchTime(Math.min(this.#firstByteTimeoutMs, profile.idleTimeoutMs));
   }
 
   #dispatch(options: Dispatcher.DispatchOptions): void {
@@ -153,6 +161,21 @@ export class Relay implements Dispatcher.DispatchHandler {
   }
 
   #retry: () => void = () => undefined;
+
+  /** Looks after `delayMs` whether the upstream is silent for too long; our client's slowness is not its fault. */
+  #watchTime(delayMs: number): void {
+    if (this.#settled) return;
+    const { clock } = this.#carrier.world;
+    this.#cancelWatch = clock.after(delayMs, () => {
+      const limitMs = this.#head === undefined ? this.#firstByteTimeoutMs : this.#carrier.profile.idleTimeoutMs;
+      const leftMs = Math.max(this.#lastMs, this.#upload?.lastMs ?? 0) + limitMs - clock.monotonicMs();
+      const clientIsSlow = this.#cancelStall !== undefined || this.#upload?.complete === false && !this.#upload.blocked;
+      // Without a controller there is no connection yet; that wait has a bound of its own.
+      if (clientIsSlow || this.#controller === undefined) this.#watchTime(limitMs);
+      else if (leftMs > 0) this.#watchTime(leftMs);
+      else this.#controller.abort(new Overdue());
+    });
+  }
 
   onRequestStart(controller: Dispatcher.DispatchController): void {
     if (this.#settled) return controller.abort(new Error("the client left before the request was sent"));
@@ -167,6 +190,7 @@ export class Relay implements Dispatcher.DispatchHandler {
     reason?: string): void {
     this.#answerBegan = true;
     if (status < 200) return;
+    this.#lastMs = this.#carrier.world.clock.monotonicMs();
     const head = readAnswerHead(rawFields(controller.rawHeaders));
     this.#status = status;
     this.#reason = reason ?? "";
@@ -180,13 +204,16 @@ export class Relay implements Dispatcher.DispatchHandler {
   }
 
   onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {
+    this.#lastMs = this.#carrier.world.clock.monotonicMs();
     this.#answerKeeper.take(chunk);
     this.#watch?.take(chunk);
-    if (this.#delivery === "stream") return this.#write(controller, chunk);
-    if (this.#delivery !== "hold") return;
+    // A whole small body waits for the end, which follows at once, to leave in one write with its head.
+    const whole = chunk.byteLength === this.#head?.lengthBytes && chunk.byteLength <= ONE_WRITE_BYTES_MAX;
+    if (this.#delivery === "stream" && !whole) return this.#write(controller, chunk);
+    if (this.#delivery === "none" || this.#delivery === "discard") return;
     this.#held.push(chunk);
     this.#heldBytes += chunk.byteLength;
-    if (this.#heldBytes <= HELD_BYTES_MAX) return;
+    if (this.#heldBytes <= HELD_BYTES_MAX || this.#delivery === "stream") return;
     this.#delivery = "stream";
     this.#writeHead(this.#head?.fields ?? []);
     for (const held of this.#held.splice(0)) this.#write(controller, held);
@@ -197,7 +224,7 @@ export class Relay implements Dispatcher.DispatchHandler {
     if (reset || this.#watch?.ended() === false) return this.#broken("The service's answer was cut off.");
     if (this.#delivery === "hold") this.#writeHead([...(this.#head?.fields ?? []), "Content-Length", String(this.#heldBytes)]);
     if (this.#delivery !== "discard") {
-      this.#exchange.response.end(this.#held.length === 0 ? undefined : Buffer.concat(this.#held));
+      this.#endAnswer();
       this.#discardRest();
     }
     this.#settle("answered");
@@ -239,6 +266,15 @@ export class Relay implements Dispatcher.DispatchHandler {
     response.writeHead(this.#status ?? 502, this.#reason, fields);
   }
 
+  /** Latin-1 text is the same bytes, and Node writes text together with the head: one system call instead of two buffers. */
+  #endAnswer(): void {
+    const { response } = this.#exchange;
+    const body = this.#held.length === 1 ? this.#held[0] : Buffer.concat(this.#held);
+    if (body === undefined || body.byteLength === 0) response.end();
+    else if (body.byteLength <= ONE_WRITE_BYTES_MAX) response.end(body.toString("latin1"), "latin1");
+    else response.end(body);
+  }
+
   #write(controller: Dispatcher.DispatchController, chunk: Buffer): void {
     const { response } = this.#exchange;
     if (response.write(chunk) || this.#cancelStall !== undefined) return;
@@ -248,6 +284,7 @@ export class Relay implements Dispatcher.DispatchHandler {
   }
 
   #goOn(): void {
+    this.#lastMs = this.#carrier.world.clock.monotonicMs();
     this.#cancelStall?.();
     this.#cancelStall = undefined;
     this.#controller?.resume();
@@ -281,6 +318,7 @@ export class Relay implements Dispatcher.DispatchHandler {
     if (this.#settled) return;
     this.#settled = true;
     this.#cancelStall?.();
+    this.#cancelWatch?.();
     this.#done(this.#relayed(outcome));
   }
 

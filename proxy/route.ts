@@ -3,8 +3,8 @@
  * up in a trie of the routes its file declares. Pure.
  *
  * Invariants: every spelling that the rules allow finds the same capture with the same parameters; a read finds a capture
- * only where a file declares GET or HEAD; a call that may write and whose meaning cannot be proved is "unknown", never "pass", and
- * is answered with a comparison of the whole service. The bytes that are forwarded never come from here.
+ * only where a file declares GET or HEAD; a call that may write and whose meaning cannot be proved is "unknown", never
+ * "pass", and is answered with a comparison of the whole service. The bytes that are forwarded never come from here.
  * Not here: bodies and keys (mutation.ts), what to do with the outcome.
  */
 import { assert } from "../core/assert.ts";

@@ -1,7 +1,9 @@
 /** What the proxy promises about bytes and outcomes, against an upstream that is scripted byte by byte. */
 import assert from "node:assert/strict";
 import { HELD_BYTES_MAX } from "../../proxy/relay.ts";
-import { RawUpstream, startProxy, type ProxySetting, type ProxyUnderTest } from "../support/upstream.ts";
+import { UPSTREAM_DEFAULTS } from "../../proxy/upstream.ts";
+import { RawUpstream, startProxy, testWorld, type ProxySetting, type ProxyUnderTest } from "../support/upstream.ts";
+import { VirtualClock } from "../support/virtual-clock.ts";
 
 const HOST = "Host: cloud.example:5000\r\n";
 
@@ -14,11 +16,12 @@ describe("the relay between client and upstream", () => {
     await start();
     const client = await proxy.client();
     client.send("GET /v3//a%2Fb/../c%2e?q=%20+a&&x HTTP/1.1\r\nhOST: cloud.example:5000\r\nX-Dup: 1\r\nx-AUTH-token: t\r\n"
-      + "X-Dup: 2\r\nForwarded: for=9.9.9.9\r\nX_Forwarded_Proto: https\r\nX-Forwarded-Host: evil\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\n"
-      + "Proxy: evil\r\n\r\n");
+      + "X-Dup: 2\r\nForwarded: for=9.9.9.9\r\nX_Forwarded_Proto: https\r\nX-Forwarded-Host: evil\r\n"
+      + "Connection: close, X-Hop\r\nX-Hop: 1\r\nProxy: evil\r\n\r\n");
     const seen = (await proxy.upstream.next()).received;
     assert.deepEqual(seen.split("\r\n"), ["GET /v3//a%2Fb/../c%2e?q=%20+a&&x HTTP/1.1", "host: cloud.example:5000",
-      "connection: close", "X-Dup: 1", "x-AUTH-token: t", "X-Dup: 2", "X-Forwarded-For: 127.0.0.1", "X-Forwarded-Proto: http", "", ""]);
+      "connection: close", "X-Dup: 1", "x-AUTH-token: t", "X-Dup: 2", "X-Forwarded-For: 127.0.0.1",
+      "X-Forwarded-Proto: http", "", ""]);
   });
 
   it("hands reason, case, order and duplicates of an answer on", async () => {
@@ -30,6 +33,24 @@ describe("the relay between client and upstream", () => {
     await client.gone();
     assert.deepEqual(client.received.split("\r\n"), ["HTTP/1.1 207 Fine Indeed", "X-OpenStack-Request-ID: req-1", "Link: <a>",
       "Vary: X-A", "Link: <b>", "Content-Length: 2", "Connection: close", "", "ok"]);
+  });
+
+  it("hands every byte value of an answer on, however the answer is framed and cut into pieces", async () => {
+    await start();
+    const bytes = Array.from({ length: 256 }, (_, value) => String.fromCharCode(value)).join("");
+    for (const [head, body] of [["Content-Length: 256", bytes], ["Transfer-Encoding: chunked", `100\r\n${bytes}\r\n0\r\n\r\n`],
+      ["Connection: close", bytes]] as const) {
+      for (const cut of [0, 100]) {
+        const client = await proxy.client();
+        client.send(`GET / HTTP/1.0\r\n${HOST}\r\n`);
+        const upstream = await proxy.upstream.next();
+        upstream.send(`HTTP/1.1 200 OK\r\n${head}\r\n\r\n${body.slice(0, cut)}`);
+        if (cut > 0) await client.has("\u0001");
+        upstream.end(body.slice(cut));
+        await client.gone();
+        assert.equal(client.received.slice(client.received.indexOf("\r\n\r\n") + 4), bytes);
+      }
+    }
   });
 
   it("gives a close-delimited JSON answer a length, and keeps it for the caller", async () => {
@@ -114,13 +135,50 @@ describe("the relay between client and upstream", () => {
   });
 
   it("says 504 when the first byte does not come in time", async () => {
-    await start({ profile: { firstByteTimeoutMs: 300 } });
+    const clock = new VirtualClock();
+    await start({ world: { ...testWorld, clock } });
     const client = await proxy.client();
     client.send(`POST / HTTP/1.1\r\n${HOST}Content-Length: 0\r\n\r\n`);
     const upstream = await proxy.upstream.next();
+    await clock.pass(UPSTREAM_DEFAULTS.firstByteTimeoutMs - 1);
+    assert.equal(client.received, "");
+    await clock.pass(1);
     await client.has("unknown");
     assert.match(client.received, /^HTTP\/1.1 504 Gateway Timeout\r\n/);
     await upstream.gone();
+  });
+
+  it("cuts an answer off that falls silent, but waits for a client that uploads slowly", async () => {
+    const clock = new VirtualClock();
+    await start({ world: { ...testWorld, clock } });
+    const reader = await proxy.client();
+    reader.send(`GET / HTTP/1.1\r\n${HOST}\r\n`);
+    const upstream = await proxy.upstream.next();
+    upstream.send("HTTP/1.1 200 OK\r\nContent-Type: image/x\r\nContent-Length: 9\r\n\r\nhello");
+    await reader.has("hello");
+    await clock.pass(UPSTREAM_DEFAULTS.idleTimeoutMs + UPSTREAM_DEFAULTS.firstByteTimeoutMs);
+    await reader.gone();
+    assert.equal((await proxy.outcome()).outcome, "unknown");
+    const writer = await proxy.client();
+    writer.send(`PUT / HTTP/1.1\r\n${HOST}Content-Length: 4\r\n\r\nab`);
+    const storing = await (await proxy.upstream.next()).has("ab");
+    await clock.pass(3 * UPSTREAM_DEFAULTS.firstByteTimeoutMs);
+    writer.send("cd");
+    await storing.has("abcd");
+    storing.end("HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n");
+    await writer.has("201 Created");
+  });
+
+  it("gives a client up that sends nothing more of its body", async () => {
+    const clock = new VirtualClock();
+    await start({ world: { ...testWorld, clock } });
+    const client = await proxy.client();
+    client.send(`PUT / HTTP/1.1\r\n${HOST}Content-Length: 4\r\n\r\nab`);
+    const upstream = await (await proxy.upstream.next()).has("ab");
+    await clock.pass(UPSTREAM_DEFAULTS.idleTimeoutMs);
+    await upstream.gone();
+    await client.gone();
+    assert.equal((await proxy.outcome()).outcome, "unknown");
   });
 
   it("retries a read once when a reused connection was dead", async () => {
@@ -317,13 +375,19 @@ describe("the relay between client and upstream", () => {
   });
 
   it("refuses calls beyond the connections and the waiting room, without sending them", async () => {
-    await start({ profile: { connectionsMax: 1, firstByteTimeoutMs: 400 } });
+    const clock = new VirtualClock();
+    let arrived = 0;
+    const before = (): Promise<void> => Promise.resolve(void (arrived += 1));
+    await start({ profile: { connectionsMax: 1 }, world: { ...testWorld, clock }, before });
     const first = await proxy.client();
     first.send(`GET /1 HTTP/1.1\r\n${HOST}\r\n`);
     const upstream = await proxy.upstream.next();
     const second = await proxy.client();
     second.send(`POST /2 HTTP/1.1\r\n${HOST}Content-Length: 0\r\n\r\n`);
     upstream.send("HTTP/1.1 200 OK\r\nContent-Type: image/x\r\n\r\nslow");
+    await first.has("slow");
+    while (arrived < 2) await new Promise((resolve) => setImmediate(resolve));
+    await clock.pass(UPSTREAM_DEFAULTS.firstByteTimeoutMs);
     await second.has("not executed");
     assert.match(second.received, /^HTTP\/1.1 503/);
     assert.equal(proxy.upstream.connections.length, 1);
