@@ -60,7 +60,7 @@ export async function carryMutation(call: MutatingCall, rooms: MutationRooms): P
   step("asked");
   const intent = await note(call, before, rooms);
   step("noted");
-  const kept = { keepAnswerBytes: KEPT_BODY_BYTES, keepRequestBytes: KEPT_BODY_BYTES };
+  const kept = { keepAnswerBytes: KEPT_BODY_BYTES, keepRequestBytes: KEPT_BODY_BYTES, mutates: true };
   const relayed = await rooms.forward.relay(call.exchange, kept);
   step("forwarded");
   const captured = captureCall(call, before, relayed, intent, rooms).then((isWhole) => {
@@ -108,7 +108,6 @@ async function captureCall(call: MutatingCall, before: Before | undefined, relay
   if (effect === "unknown") return lookLate(call.declared, call.parameters, before, rooms.lateMs, rooms);
   if (intent !== undefined) await rooms.intents.amend(intent, whatToLookAt(looked)).catch(() => undefined);
   await sleep(rooms.world.clock, rooms.settleMs, rooms.leaving);
-  if (rooms.leaving.aborted) return false;
   await rooms.capture.again(looked);
-  return true;
+  return !rooms.leaving.aborted;
 }

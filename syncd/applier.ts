@@ -8,7 +8,7 @@
  * quarantinedMax, likewise; wokenMax waiting changes per try.
  */
 import { wireDatetime } from "../core/clock.ts";
-import { isOperating, type ErrorCode, type OperatingError } from "../core/errors.ts";
+import { isOperating, OperatingError, type ErrorCode } from "../core/errors.ts";
 import type { Faults } from "../core/faults.ts";
 import { factsOf } from "../core/log.ts";
 import { waitBeforeRetry, type Backoff } from "../core/retry.ts";
@@ -41,6 +41,9 @@ export const APPLIER_DEFAULTS: ApplierOptions = {
   contendedTriesMax: 10, parkedMax: 100_000, quarantinedMax: 10_000, softWaitMs: 5_000, parkedRetryMs: 5_000,
   parkedFaultMs: 600_000, wokenMax: 500, retry: { firstMs: 50, lastMs: 5_000 },
 };
+
+/** The site's database stands elsewhere than this daemon believed: everything in memory is to be read anew. */
+export class MovedError extends OperatingError {}
 
 /** Faults about one waiting aggregate. */
 const WAITING_FAULTS = ["E_ROWS_REFUSED", "E_SCHEMA_UNKNOWN", "E_CHANGE_UNREADABLE", "E_PARENT_MISSING",
@@ -204,7 +207,7 @@ export class Applier {
         return applied.marks;
       } catch (error) {
         if (!isOperating(error) || isRefusal(error)) throw error;
-        if (isOperating(error, "E_ROWS_COMMIT_UNKNOWN", "E_SITE_CONTENDED")) await this.#lookUpPosition(error);
+        if (isOperating(error, "E_ROWS_COMMIT_UNKNOWN", "E_SITE_CONTENDED")) await this.#lookUpPosition(error, moveTo);
         this.#world.log.warn("a batch could not be stored and is tried again", { changes: work.changes.length,
           ...factsOf(error) });
         if (!isOperating(error, "E_ROWS_CONTENDED") || failures % this.#options.contendedTriesMax === 0) {
@@ -214,16 +217,33 @@ export class Applier {
     }
   }
 
-  /** The stored position says what became of a lost commit; applying again is harmless, and never goes back from there. */
-  async #lookUpPosition(error: OperatingError): Promise<void> {
+  /**
+   * The stored position says what became of a lost commit: it is the one we came from, or the one we went to. Anything else means that
+   * the database was moved under us, by another daemon or back in time (a server that lost its newest commits): what we hold in
+   * memory is worth nothing, and reading starts again from what is stored.
+   */
+  async #lookUpPosition(error: OperatingError, moveTo: SitePosition): Promise<void> {
+    let stored: SitePosition | undefined;
     try {
-      const stored = await this.#rooms.rows.snapshot((read) => readPosition(read, this.#rooms.stream));
-      if (stored === undefined) return;
-      if (error.code === "E_SITE_CONTENDED") this.#faults.raise(error.code, this.#rooms.stream, error.message);
-      this.#position = stored;
+      stored = await this.#rooms.rows.snapshot((read) => readPosition(read, this.#rooms.stream));
     } catch (again) {
       if (!isOperating(again)) throw again;
+      return;
     }
+    const isExpected = [this.#position, moveTo].some((known) => stored !== undefined && compareVersions(stored, known) === 0);
+    if (!isExpected) throw this.#moved(error.message);
+    this.#position = compareVersions(present(stored, "an expected position"), moveTo) === 0 ? moveTo : this.#position;
+  }
+
+  #moved(reason: string): MovedError {
+    this.#faults.raise("E_SITE_CONTENDED", this.#rooms.stream, reason);
+    return new MovedError("E_SITE_CONTENDED", "the stored position is not the one this daemon left", { stream: this.#rooms.stream });
+  }
+
+  /** Checks while nothing arrives that the database still stands where this daemon left it. @throws MovedError. */
+  async verifyPosition(): Promise<void> {
+    const stored = await this.#rooms.rows.snapshot((read) => readPosition(read, this.#rooms.stream));
+    if (stored === undefined || compareVersions(stored, this.#position) !== 0) throw this.#moved("found while the stream was quiet");
   }
 
   readonly #isWaiting = (name: string): boolean => this.#parking.has(name) || this.#quarantined.has(name);

@@ -18,7 +18,7 @@ import type { Rows } from "../rows/rows.ts";
 import { verifiedSchema } from "../rows/verified.ts";
 import { SITE_COUNTER_FIRST, type Service } from "../schemas/define.ts";
 import { replaces, type Version } from "../schemas/position.ts";
-import { Applier, type ApplierOptions } from "./applier.ts";
+import { Applier, MovedError, type ApplierOptions } from "./applier.ts";
 import type { ApplyRooms } from "./apply.ts";
 import { fillSite, receiveAll, type ReadBounds } from "./fill.ts";
 import { LEDGER_TABLES, movePosition, readPosition, startPosition, type SitePosition } from "./ledger.ts";
@@ -107,6 +107,7 @@ export class Follower implements Part {
         await this.#tail(applier);
       } catch (error) {
         if (!isOperating(error)) throw error;
+        if (error instanceof MovedError) this.#applier = undefined;
         if (this.#applier === undefined) this.#obstacle = error.message;
         if (error.move === "operator") this.#rooms.faults.raise(error.code, this.#rooms.service.name, error.message, error.facts);
         this.#world.log.warn("following was interrupted and starts again from the position",
@@ -161,7 +162,10 @@ export class Follower implements Part {
     for await (const messages of batches) {
       if (signal.aborted) return;
       const last = messages.at(-1);
-      if (last === undefined) this.#lagSeconds = 0;
+      if (last === undefined) {
+        this.#lagSeconds = 0;
+        await applier.verifyPosition();
+      }
       else if (await this.#isMadeAnew(applier, messages)) return;
       else await this.#take(applier, messages, last);
       await applier.tryDue(signal);

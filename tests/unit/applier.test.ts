@@ -14,8 +14,8 @@ import { memoryRows } from "../../rows/memory.ts";
 import type { Rows, RowWriter } from "../../rows/rows.ts";
 import { changeOf, encodeChange } from "../../schemas/change.ts";
 import { canonicalImage, type Row } from "../../schemas/row.ts";
-import { Applier, APPLIER_DEFAULTS, type ApplierOptions } from "../../syncd/applier.ts";
-import { LEDGER_TABLES, QUARANTINE_TABLE, startPosition, type SitePosition } from "../../syncd/ledger.ts";
+import { Applier, APPLIER_DEFAULTS, MovedError, type ApplierOptions } from "../../syncd/applier.ts";
+import { LEDGER_TABLES, movePosition, QUARANTINE_TABLE, startPosition, type SitePosition } from "../../syncd/ledger.ts";
 import type { Received } from "../../syncd/received.ts";
 import { toy, TOY_REVISION } from "../support/toy-service.ts";
 import { altered } from "../simulation/sabotage.ts";
@@ -91,6 +91,17 @@ describe("carrying changes into the database", () => {
     const next = await applier({}, at(1));
     assert.equal(await groups(), 1);
     assert.equal(next.quarantined, 0);
+  });
+
+  it("stops believing its memory when the database lost the newest commits, also while nothing arrives", async () => {
+    const site = await applier();
+    await site.carry({ changes: [group("a", 1)], unreadable: [] }, at(1), signal);
+    await site.carry({ changes: [group("b", 2)], unreadable: [] }, at(2), signal);
+    await site.verifyPosition();
+    await rows.transaction((write) => movePosition(write, "HOLDFAST_TOY", at(1)));
+    await assert.rejects(site.verifyPosition(), MovedError);
+    await assert.rejects(site.carry({ changes: [group("c", 3)], unreadable: [] }, at(3), signal), MovedError);
+    assert.deepEqual(faults.list().map((fault) => fault.code), ["E_SITE_CONTENDED"]);
   });
 
   it("says when too much waits, and applies all of it when the parent comes", async () => {
