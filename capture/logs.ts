@@ -24,14 +24,26 @@ interface LogRooms {
 /** Remembers how far each log was read; forgotten with the process, after which the first look compares keys. */
 export class Logs {
   readonly #rooms: LogRooms;
+  readonly #looks = new Map<string, { running: Promise<void>; next: Promise<void> | undefined }>();
   readonly #seen = new Map<string, { readonly least: number; readonly most: number }>();
 
   constructor(rooms: LogRooms) {
     this.#rooms = rooms;
   }
 
-  /** Publishes what is new in the log of `kind` since the last look, and what was pruned from it. */
-  async look(kindName: string): Promise<void> {
+  /**
+   * Publishes what is new in the log of `kind` since the last look, and what was pruned from it. Resolves after a look that began
+   * later than this call; calls during a look share the next one.
+   */
+  look(kindName: string): Promise<void> {
+    const slot = this.#looks.get(kindName);
+    if (slot !== undefined) return (slot.next ??= slot.running.then(() => this.look(kindName), () => this.look(kindName)));
+    const running = this.#lookNow(kindName).finally(() => this.#looks.delete(kindName));
+    this.#looks.set(kindName, { running, next: undefined });
+    return running;
+  }
+
+  async #lookNow(kindName: string): Promise<void> {
     const kind = present(this.#rooms.service.kinds.get(kindName), kindName);
     const table = present(this.#rooms.service.tables.get(kind.root), kind.root);
     const { rising } = present(kind.log, `${kindName} is a log`);
@@ -46,6 +58,6 @@ export class Logs {
     this.#seen.set(kindName, { least: span.least, most: lastTaken });
     if (before === undefined || span.least > before.least) await this.#rooms.scanKeys(kindName);
     await this.#rooms.publish(found.fresh.map((row) => keyOfRoot(kind, row)).filter((key) => !this.#rooms.isPublished(key)));
-    if (lastTaken < span.most) await this.look(kindName);
+    if (lastTaken < span.most) await this.#lookNow(kindName);
   }
 }

@@ -3,7 +3,7 @@
  * go on writing after its answer and a database may show an older state than it acknowledged. An equal digest ends it there.
  * Bounded: at most settleKeysMax aggregates wait; beyond that the re-read is dropped and counted (the auditor still covers it).
  */
-import type { Cancel } from "../core/clock.ts";
+import type { Cancel, Clock } from "../core/clock.ts";
 import type { World } from "../core/world.ts";
 import { keyText, type AggregateKey } from "../schemas/row.ts";
 
@@ -18,6 +18,12 @@ export const SETTLE_DEFAULTS: SettleOptions = { delaysMs: [30_000], settleKeysMa
 
 /** Re-reads that fall due within one tick are one batch. */
 const TICK_MS = 250;
+
+/** How long to wait for the first tick that is at least `delayMs` away: whoever waits for it looks together with the others. */
+export function untilTick(clock: Clock, delayMs: number): number {
+  const nowMs = clock.monotonicMs();
+  return Math.ceil((nowMs + delayMs) / TICK_MS) * TICK_MS - nowMs;
+}
 
 interface Round {
   readonly keys: Map<string, AggregateKey>;

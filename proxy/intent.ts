@@ -5,7 +5,7 @@
  * On disk: "segment-<n>" files of records; a record is a header of 12 bytes (payload length, CRC-32 of the payload, CRC-32 of
  * those 8 bytes; little endian) and a JSON payload. Every new segment begins with all open intents, so older ones can go.
  *
- * Invariants: open and amend resolve only after fdatasync of their record; waiting records share one write and one sync;
+ * Invariants: open resolves only after fdatasync of its record; waiting records share one write and one sync;
  * after a failed write its file is never used again (what the disk holds of it is unknown); a torn end is normal and cut
  * off, any other damage is kept as "damaged-<n>" until repaired() and makes the caller compare everything.
  * Errors: E_INTENT_UNAVAILABLE (disk away or full, or a bound reached); it ends by itself when the disk is back.
@@ -48,8 +48,8 @@ export const JOURNAL_DEFAULTS = { segmentBytesMax: 16 * 1024 * 1024, sizeBytesMa
 export interface Journal {
   /** Notes a call. Durable when it resolves. @throws E_INTENT_UNAVAILABLE. */
   open(note: IntentNote): Promise<Intent>;
-  /** Replaces parts of the note. Durable when it resolves. @throws E_INTENT_UNAVAILABLE; the former note stays. */
-  amend(intent: Intent, note: Partial<IntentNote>): Promise<Intent>;
+  /** Replaces parts of the note. Written with the next batch; if that is lost, the former note stays. */
+  amend(intent: Intent, note: Partial<IntentNote>): void;
   /** The call's changes are on the feed. Written with the next batch; if that is lost, the intent is looked at once more. */
   close(intent: Intent): void;
   /** All open intents, oldest first; right after openJournal those of an earlier life. */
@@ -200,36 +200,36 @@ class FileJournal implements Journal {
   open(note: IntentNote): Promise<Intent> {
     const intent = { id: this.#nextId, note };
     this.#nextId += 1;
-    return this.#note(intent, true);
-  }
-
-  amend(intent: Intent, note: Partial<IntentNote>): Promise<Intent> {
-    return this.#note({ id: intent.id, note: { ...intent.note, ...note } }, false);
-  }
-
-  #note(intent: Intent, fresh: boolean): Promise<Intent> {
-    const bytes = encodeRecord(["note", intent.id, intent.note]);
+    const bytes = encodeRecord(["note", intent.id, note]);
     if (this.#openBytes + bytes.byteLength > this.#options.sizeBytesMax / 4) {
       return Promise.reject(unavailable("the journal is full of open intents", { openIntents: this.#open.size }));
     }
     return new Promise((resolve, reject) => {
       this.#enqueue({ bytes, durable: true, settle: (error) => {
         if (error !== undefined) return reject(error);
-        // An amendment that was overtaken by close() must not open the intent again.
-        if (fresh || this.#open.has(intent.id)) this.#remember(intent);
+        this.#remember(intent);
         resolve(intent);
       } });
     });
   }
 
+  amend(intent: Intent, note: Partial<IntentNote>): void {
+    if (!this.#open.has(intent.id)) return;
+    const amended = { id: intent.id, note: { ...intent.note, ...note } };
+    if (this.#writeSoon(encodeRecord(["note", intent.id, amended.note]))) this.#remember(amended);
+  }
+
   close(intent: Intent): void {
-    if (!this.#forget(intent.id) || this.#stopped) return;
-    if (this.#waitingBytes < WAITING_BYTES_MAX) {
-      const bytes = encodeRecord(["close", intent.id]);
-      this.#waitingBytes += bytes.byteLength;
-      this.#waiting.push({ bytes, durable: false, settle: () => undefined });
-    }
+    if (this.#forget(intent.id)) this.#writeSoon(encodeRecord(["close", intent.id]));
+  }
+
+  /** Adds a record to the next batch, which comes after CLOSE_DELAY_MS at the latest; false when it cannot be taken. */
+  #writeSoon(bytes: Uint8Array): boolean {
+    if (this.#stopped || this.#waitingBytes >= WAITING_BYTES_MAX) return false;
+    this.#waitingBytes += bytes.byteLength;
+    this.#waiting.push({ bytes, durable: false, settle: () => undefined });
     this.#cancelClose ??= this.#world.clock.after(CLOSE_DELAY_MS, () => this.#write());
+    return true;
   }
 
   opened(): readonly Intent[] {

@@ -12,6 +12,7 @@
  * Not here: which calls (route.ts), bytes (forward.ts), the journal (intent.ts), rows and messages (capture/).
  */
 import type { Before, CaptureRoom } from "../capture/capture.ts";
+import { untilTick } from "../capture/settle.ts";
 import { sleep } from "../core/clock.ts";
 import { isOperating } from "../core/errors.ts";
 import type { Faults } from "../core/faults.ts";
@@ -106,8 +107,8 @@ async function captureCall(call: MutatingCall, before: Before | undefined, relay
   const answer = effect === "unknown" ? undefined : relayed.answer;
   const looked = await look(call.declared, { parameters: call.parameters, request: relayed.requestBody, answer }, before, rooms);
   if (effect === "unknown") return lookLate(call.declared, call.parameters, before, rooms.lateMs, rooms);
-  if (intent !== undefined) await rooms.intents.amend(intent, whatToLookAt(looked)).catch(() => undefined);
-  await sleep(rooms.world.clock, rooms.settleMs, rooms.leaving);
+  if (intent !== undefined) rooms.intents.amend(intent, whatToLookAt(looked));
+  await sleep(rooms.world.clock, untilTick(rooms.world.clock, rooms.settleMs), rooms.leaving);
   await rooms.capture.again(looked);
   return !rooms.leaving.aborted;
 }

@@ -75,12 +75,14 @@ describe("the intent journal", () => {
     const journal = await memoryJournal(disk);
     const [first, second, third] = await Promise.all([journal.open(note("a")), journal.open(note("b")), journal.open(note("c"))]);
     journal.close(first);
-    await journal.amend(second, { keys: ["user.b", "user.new"] });
+    journal.amend(second, { keys: ["user.b", "user.new"] });
+    const fourth = await journal.open(note("d"));
+    journal.close(fourth);
     const again = await memoryJournal(disk.crashed());
     const open = again.opened().map(({ id, note: { keys } }) => [id, keys]);
-    assert.deepEqual(open, [[second.id, ["user.b", "user.new"]], [third.id, ["user.c"]]]);
+    assert.deepEqual(open, [[second.id, ["user.b", "user.new"]], [third.id, ["user.c"]], [fourth.id, ["user.d"]]]);
     assert.equal(again.damaged(), false);
-    assert.ok((await again.open(note("d"))).id > third.id);
+    assert.ok((await again.open(note("e"))).id > fourth.id);
   });
 
   it("resolves only when the note is on the disk, and shares one write and one sync among all that wait", async () => {
@@ -194,9 +196,8 @@ describe("the intent journal", () => {
   it("is not opened again by an amendment that close() has overtaken", async () => {
     const journal = await memoryJournal(new MemoryFolder());
     const intent = await journal.open(note("a"));
-    const amended = journal.amend(intent, { keys: [] });
     journal.close(intent);
-    await amended;
+    journal.amend(intent, { keys: [] });
     assert.deepEqual(journal.opened(), []);
   });
 
