@@ -218,9 +218,9 @@ export class Applier {
   }
 
   /**
-   * The stored position says what became of a lost commit: it is the one we came from, or the one we went to. Anything else means that
-   * the database was moved under us, by another daemon or back in time (a server that lost its newest commits): what we hold in
-   * memory is worth nothing, and reading starts again from what is stored.
+   * The stored position says what became of a lost commit: it is the one we came from, or the one we went to. Anything else
+   * means that the database was moved under us, by another daemon or back in time (a server that lost its newest commits): what
+   * we hold in memory is worth nothing, and reading starts again from what is stored.
    */
   async #lookUpPosition(error: OperatingError, moveTo: SitePosition): Promise<void> {
     let stored: SitePosition | undefined;
@@ -237,13 +237,15 @@ export class Applier {
 
   #moved(reason: string): MovedError {
     this.#faults.raise("E_SITE_CONTENDED", this.#rooms.stream, reason);
-    return new MovedError("E_SITE_CONTENDED", "the stored position is not the one this daemon left", { stream: this.#rooms.stream });
+    return new MovedError("E_SITE_CONTENDED",
+      "the stored position is not the one this daemon left", { stream: this.#rooms.stream });
   }
 
   /** Checks while nothing arrives that the database still stands where this daemon left it. @throws MovedError. */
   async verifyPosition(): Promise<void> {
     const stored = await this.#rooms.rows.snapshot((read) => readPosition(read, this.#rooms.stream));
-    if (stored === undefined || compareVersions(stored, this.#position) !== 0) throw this.#moved("found while the stream was quiet");
+    if (stored === undefined || compareVersions(stored,
+      this.#position) !== 0) throw this.#moved("found while the stream was quiet");
   }
 
   readonly #isWaiting = (name: string): boolean => this.#parking.has(name) || this.#quarantined.has(name);
