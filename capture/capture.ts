@@ -225,7 +225,7 @@ export class CaptureRoom implements Part {
     if (era === undefined) return;
     const publishing = this.#publisher.run(this.#stopping.signal);
     this.#prepared.open();
-    if (!era.filled) await Promise.race([this.#fill(era), publishing]);
+    if (!era.filled) await this.#fillUnlessStopped(era);
     else this.#obstacle = undefined;
     await Promise.all([publishing, this.#watchEra(era)]);
   }
@@ -243,12 +243,19 @@ export class CaptureRoom implements Part {
         era = now;
         this.#era = now;
         this.#publisher.forgetHeads();
-        await this.#fill(now);
+        await this.#fillUnlessStopped(now);
       } catch (error) {
         if (!isOperating(error)) throw error;
         this.#world.log.debug("the stream could not be looked at", factsOf(error));
       }
     }
+  }
+
+  /** Scans that are stopped never resolve: whoever stops this room must not wait for them. */
+  async #fillUnlessStopped(era: Era): Promise<void> {
+    const stopped = new Promise<void>((resolve) =>
+      this.#stopping.signal.addEventListener("abort", () => resolve(), { once: true }));
+    if (!this.#stopping.signal.aborted) await Promise.race([this.#fill(era), stopped]);
   }
 
   /** A new stream holds nothing: compare everything once, parents first. */

@@ -1,10 +1,11 @@
 /**
- * The lab's commands: `up`, `down`, `status`, `start`, `stop`, `restart`, `kill`, `logs`. This file reads arguments and
+ * The lab's commands: `install`, `up`, `down`, `status`, `start`, `stop`, `restart`, `kill`, `logs`. This file reads arguments and
  * environment, installs and builds what `up` needs, and prints; lab.ts does the work.
  *
  * Exit codes: 0 done, 1 a step failed (one sentence and the log to read), 2 wrong arguments or a machine that cannot run a lab.
  */
-import { existsSync, realpathSync } from "node:fs";
+import { existsSync, mkdtempSync, realpathSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { resolve } from "node:path";
 import { spawnSync } from "node:child_process";
 import { fileURLToPath } from "node:url";
@@ -14,7 +15,7 @@ import { isOperating, OperatingError } from "../core/errors.ts";
 import { buildIfStale } from "./build.ts";
 import { ensureFolder } from "./files.ts";
 import { openLab, wipeLab, type Lab } from "./lab.ts";
-import { checkServices, ENGINES_BY_DEFAULT, enginesFromText, type Engines } from "./options.ts";
+import { checkServices, ENGINES, ENGINES_BY_DEFAULT, enginesFromText, type Engines } from "./options.ts";
 import { installPackages, missingPackages, obstacle, packagesFor } from "./packages.ts";
 import { readRecord } from "./record.ts";
 import { stepsTo } from "./waiting.ts";
@@ -79,6 +80,14 @@ async function up(options: { readonly services: string }): Promise<void> {
   await show(lab);
 }
 
+/** Installs what a lab needs on this machine; with `tests` what the tests need, which is every engine. */
+async function install(options: { readonly tests: boolean }): Promise<void> {
+  const engines = options.tests ? ENGINES : Object.values(enginesAsked() ?? ENGINES_BY_DEFAULT);
+  const missing = missingPackages(packagesFor(engines));
+  if (missing.length === 0) return say("every Debian package is there");
+  await installPackages(missing, join(mkdtempSync(join(tmpdir(), "holdfast-install-")), "packages.log"), say);
+}
+
 async function show(lab: Lab): Promise<void> {
   const { user, id, delayMs } = await lab.demonstrate();
   const { centre, edge1 } = lab.endpoints;
@@ -137,6 +146,8 @@ function commands(): Command {
     .configureOutput({ writeErr: (text) => process.stderr.write(text) }).exitOverride().hook("preAction", checkMachine);
   program.command("up").description("install, build and start what is missing, and show one change arriving at the site")
     .option("--services <list>", "OpenStack services to run", "identity").action(up);
+  program.command("install").description("install the Debian packages that are missing")
+    .option("--tests", "for every engine, as the tests need them", false).action(install);
   program.command("down").description("stop everything").option("--wipe", "remove everything as well", false).action(down);
   program.command("status").description("what runs").option("--json", "as JSON", false).action(status);
   const each = (verb: "start" | "stop" | "restart", act: (lab: Lab, name: string) => Promise<void>): void => {

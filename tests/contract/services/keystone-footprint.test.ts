@@ -1,7 +1,7 @@
 /**
- * Goal: what the Keystone service file declares is what the running Keystone does, and every change arrives at a site by the event
- * path alone. Method: a walk over every mutating route through the proxy of a real lab, the databases themselves as oracle, on all
- * four pairings of database engines; after each chapter every synchronised table is the same at both clouds.
+ * Goal: what the Keystone service file declares is what the running Keystone does, and every change arrives at a site by the
+ * event path alone. Method: a walk over every mutating route through the proxy of a real lab, the databases themselves as
+ * oracle, on all four pairings of database engines; after each chapter every synchronised table is the same at both clouds.
  *
  * docs/reference/keystone-routes.md lists the routes for which a whole kind had to be compared; the walk is held to it
  * (HOLDFAST_REWRITE_DOCS=1 writes it).
