@@ -1,6 +1,6 @@
 /**
- * The lab's commands: `install`, `up`, `down`, `status`, `start`, `stop`, `restart`, `kill`, `logs`. This file reads arguments and
- * environment, installs and builds what `up` needs, and prints; lab.ts does the work.
+ * The lab's commands: `install`, `up`, `down`, `status`, `start`, `stop`, `restart`, `kill`, `logs`. This file reads arguments
+ * and environment, installs and builds what `up` needs, and prints; lab.ts does the work.
  *
  * Exit codes: 0 done, 1 a step failed (one sentence and the log to read), 2 wrong arguments or a machine that cannot run a lab.
  */
