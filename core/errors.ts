@@ -58,7 +58,7 @@ export const ERROR_CATALOGUE = {
     move: "operator" },
   E_CACHE_UNREACHABLE: { meaning: "A memcached of the site cannot be reached, so old answers may be served until entries expire.",
     retry: "later", move: "operator" },
-  E_SITE_CONTENDED: { meaning: "Another sync daemon holds this site's applier lock.", retry: "later", move: "operator" },
+  E_SITE_CONTENDED: { meaning: "The site's stored position is not the one this daemon left.", retry: "later", move: "operator" },
   E_LAB_MACHINE: { meaning: "This machine lacks what the lab needs.", retry: "never", move: "operator" },
   E_LAB_STEP: { meaning: "A step of the lab failed; the log named beside it says why.", retry: "never", move: "operator" },
 } as const satisfies Record<string, ErrorMeaning>;

@@ -197,17 +197,22 @@ export class Applier {
   /** One transaction, repeated through outages until it is stored or refused. */
   async #attempt(work: Work, moveTo: SitePosition, signal: AbortSignal, impatient: ReadonlySet<string>,
     careful: boolean): Promise<readonly string[]> {
+    let isWaiting = this.#isWaiting;
     for (let failures = 1; ; failures += 1) {
       if (signal.aborted) return [];
-      const batch: Batch = { ...work, held: this.#position, moveTo, impatient, careful, isWaiting: this.#isWaiting,
-        now: wireDatetime(this.#world.clock.nowMs()) };
+      const now = wireDatetime(this.#world.clock.nowMs());
+      const batch: Batch = { ...work, held: this.#position, moveTo, impatient, careful, isWaiting, now };
       try {
         const applied = await applyBatch(this.#rooms, batch);
         this.#noteApplied(applied, work, moveTo);
         return applied.marks;
       } catch (error) {
         if (!isOperating(error) || isRefusal(error)) throw error;
-        if (isOperating(error, "E_ROWS_COMMIT_UNKNOWN", "E_SITE_CONTENDED")) await this.#lookUpPosition(error, moveTo);
+        if (isOperating(error, "E_ROWS_COMMIT_UNKNOWN", "E_SITE_CONTENDED")) {
+          await this.#lookUpPosition(error, moveTo);
+          // What the lost commit may have noted as waiting is not in memory: forget whatever is there.
+          isWaiting = () => true;
+        }
         this.#world.log.warn("a batch could not be stored and is tried again", { changes: work.changes.length,
           ...factsOf(error) });
         if (!isOperating(error, "E_ROWS_CONTENDED") || failures % this.#options.contendedTriesMax === 0) {
@@ -244,8 +249,8 @@ export class Applier {
   /** Checks while nothing arrives that the database still stands where this daemon left it. @throws MovedError. */
   async verifyPosition(): Promise<void> {
     const stored = await this.#rooms.rows.snapshot((read) => readPosition(read, this.#rooms.stream));
-    if (stored === undefined || compareVersions(stored,
-      this.#position) !== 0) throw this.#moved("found while the stream was quiet");
+    const isWhereItWas = stored !== undefined && compareVersions(stored, this.#position) === 0;
+    if (!isWhereItWas) throw this.#moved("found while the stream was quiet");
   }
 
   readonly #isWaiting = (name: string): boolean => this.#parking.has(name) || this.#quarantined.has(name);
