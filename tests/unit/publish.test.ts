@@ -28,10 +28,12 @@ class Stage {
   readonly #stopping = new AbortController();
   #publishers = 0;
 
-  publisher(): Publisher {
+  readonly faults = new Faults(this.clock);
+
+  publisher(maxImageBytes?: number): Publisher {
     const world = { clock: this.clock, random: seededRandom((this.#publishers += 1)), log: silentLog, metrics: noMetrics };
-    const feed = memoryFeed(this.stream, this.clock);
-    const rooms = { service: toy, scope: "all", rows: this.rows, feed, faults: new Faults(this.clock),
+    const feed = memoryFeed(this.stream, this.clock, maxImageBytes === undefined ? {} : { maxImageBytes });
+    const rooms = { service: toy, scope: "all", rows: this.rows, feed, faults: this.faults,
       era: () => ({ epoch: 1, schema: TOY_REVISION }) };
     const publisher = new Publisher(rooms, world, PUBLISH_DEFAULTS);
     void publisher.run(this.#stopping.signal);
@@ -92,6 +94,17 @@ describe("publishing one aggregate from two proxies", () => {
     await stage.write((write) => write.remove(group, [{ id: "g" }]));
     await stage.publish(second);
     assert(stage.isDeleted(), "the second proxy expects what the first one expected when it said the same");
+  });
+
+  it("sets an image that is too large aside with a fault that names it, and ends the fault when it fits again", async () => {
+    const publisher = stage.publisher(500);
+    await stage.write((write) => write.insert(group, [{ id: "g", name: "n".repeat(1_000) }]));
+    await stage.publish(publisher);
+    assert.deepEqual(stage.faults.list().map((fault) => [fault.code, fault.about]), [["E_IMAGE_TOO_LARGE", "group.g"]]);
+    await stage.write((write) => write.update(group, [{ id: "g", name: "n" }], ["name"]));
+    await stage.publish(publisher);
+    assert.deepEqual(stage.faults.list(), []);
+    assert(!stage.isDeleted());
   });
 
   it("publishes nothing when nothing changed", async () => {
