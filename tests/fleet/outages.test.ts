@@ -142,8 +142,10 @@ describe("a centre and a site through outages", function () {
       const tally = await load.stop();
       assert.equal(tally.lost, 0, JSON.stringify({ ...tally, why: load.lostReasons() }));
       await fleet.quiet(fleet.proxy);
-      assert.equal(await fleet.openIntents(), 0, "what a drained proxy left open was closed by the next");
       await fleet.equal();
+      assert.deepEqual(await fleet.proxy.end("SIGTERM"), { code: 0, signal: null });
+      assert.equal(await fleet.openIntents(), 0, "what a drained proxy left open was closed by the next");
+      await fleet.proxy.start();
     }
   });
 });
