@@ -30,7 +30,7 @@ async function freePort(): Promise<number> {
 }
 
 describe("a process whose surroundings are away", function () {
-  this.timeout(120_000);
+  this.timeout(30_000);
   let folder: string;
   let upstream: Server;
   let running: RunningProcess | undefined;
