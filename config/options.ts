@@ -149,6 +149,15 @@ const settle = section("Services may write rows after they have answered; the pr
       ? undefined : `[${delaysMs.join(", ")}]` },
 ]);
 
+const guard = section("Differences that nobody asked for by a call are held for a person when they are too many at once.", {
+  sharePercentMax: integer({ least: 0, most: 100, unit: "percent", byDefault: 10,
+    meaning: "Held above this share of a kind's aggregates, if it is also more than aggregatesMax. 100 holds nothing." }),
+  aggregatesMax: integer({ least: 0, most: 10_000_000, unit: "aggregates", byDefault: 50,
+    meaning: "Never held up to this many, unless a table is empty that never is." }),
+  windowMs: integer({ least: 0, most: HOUR_MS, unit: "ms", byDefault: MINUTE_MS,
+    meaning: "Differences within this time count together." }),
+});
+
 /** proxy.yaml: one process in front of one OpenStack API. */
 export const proxyOptions = section("One proxy in front of one OpenStack API.", {
   service,
@@ -164,6 +173,7 @@ export const proxyOptions = section("One proxy in front of one OpenStack API.", 
   settle,
   lateMs: integer({ least: 100, most: 24 * HOUR_MS, unit: "ms", byDefault: 90_000,
     meaning: "After a call with unknown outcome, read its aggregates again this much later: the API may still be at work." }),
+  guard,
   dirtyKeysMax: integer({ least: 100, most: 10_000_000, unit: "keys", byDefault: 100_000,
     meaning: "Aggregates waiting to be published. Above it their kind is scanned as a whole instead." }),
   drainTimeoutMs: integer({ least: 0, most: 10 * MINUTE_MS, unit: "ms", byDefault: 30_000,
@@ -205,17 +215,54 @@ const batch = section("What is applied in one transaction.", {
     meaning: "Size of one batch, about. A single larger image still travels alone." }),
 });
 
+const audit = section("The auditor (role centre): compares the databases with the streams and tells the sites what there is.", {
+  everyMs: integer({ least: 1_000, most: 24 * HOUR_MS, unit: "ms", byDefault: 10 * MINUTE_MS,
+    meaning: "Between two audits. One also follows every reconnection to the stream servers." }),
+  heartbeatEveryMs: integer({ least: 100, most: 10 * MINUTE_MS, unit: "ms", byDefault: 15_000, meaning: "Between two heartbeats." }),
+  rereadEveryMs: integer({ least: 1_000, most: 24 * HOUR_MS, unit: "ms", byDefault: HOUR_MS,
+    meaning: "Between two complete readings of the stream; one also follows every reconnection." }),
+  tombstonesKeptMs: integer({ least: HOUR_MS, most: 10 * 365 * 24 * HOUR_MS, unit: "ms", byDefault: 30 * 24 * HOUR_MS,
+    meaning: "Tombstones are collected after this time. Sites that were away for longer read everything anew." }),
+  pageKeysMax: integer({ least: 10, most: 10_000, unit: "aggregates", byDefault: 1_000,
+    meaning: "Aggregates read from the database at a time." }),
+});
+
+const rowAudit = section("The row audit (role site): compares rows with the images they came from, also while the link is down.", {
+  enabled: flag({ byDefault: true, meaning: "Whether rows are compared at all." }),
+  rowsPerSecondMax: integer({ least: 1, most: 1_000_000, unit: "rows/s", byDefault: 2_000, meaning: "Speed of the comparison." }),
+  restMs: integer({ least: 0, most: 24 * HOUR_MS, unit: "ms", byDefault: 5 * MINUTE_MS, meaning: "Pause between two passes." }),
+});
+
+const records = section("The database sync API: read and write records of the synchronised tables over HTTPS, with tokens.", {
+  host: text({ ...HOST, byDefault: "127.0.0.1", meaning: "Address to listen on." }),
+  port: port("Port to listen on.", 9_490),
+  tls: section("Own certificate; the API is never served in the clear.", {
+    cert: filePath({ expected: "a path", meaning: "Certificate chain (PEM)." }),
+    key: filePath({ expected: "a path", meaning: "Private key (PEM)." }),
+  }),
+  tokens: many(section("Somebody who may use the API.", {
+    name: text({ ...TOKEN, meaning: "Who it is, for the log." }),
+    token: secret({ meaning: "The bearer token; at least 32 characters." }),
+    scopes: list(choice(["read", "secrets", "write"], { meaning: "What it may do: read records, see secret columns, change records." }),
+      { least: 1, most: 3, meaning: "What it may do." }),
+    services: list(service, { least: 0, most: 64, byDefault: [], meaning: "Only these services; empty: all." }),
+  }), { least: 1, most: 64 }),
+});
+
 const syncedService = section("A service whose changes this site applies.", {
   service,
   database,
   memcached: list(text({ pattern: /^(?:unix:\/[^\s]+|[0-9A-Za-z._-]+:\d{1,5}|\[[0-9A-Fa-f:.]+\]:\d{1,5})$/,
     expected: "unix:/path or host:port", meaning: "A memcached." }), { least: 0, most: 32, byDefault: [],
     meaning: "The memcached servers that the service uses at this site; what they hold about changed rows is deleted." }),
+  capture: choice(["proxy", "triggers", "both"], { byDefault: "proxy",
+    meaning: "Role centre: whether changes are learnt from the proxies' calls, from triggers in the database, or from both." }),
 });
 
-/** syncd.yaml: one process per site. */
-export const syncdOptions = section("One sync daemon at a site.", {
+/** syncd.yaml: one process per site, and one at the centre. */
+export const syncdOptions = section("One sync daemon: at a site it follows the centre, at the centre it audits.", {
   site,
+  role: choice(["site", "centre"], { byDefault: "site", meaning: "site: apply changes; centre: audit, heartbeats, manifests." }),
   admin: admin(9_480),
   feed: feed(MINUTE_MS),
   services: many(syncedService, { least: 1, most: 64 }),
@@ -227,6 +274,11 @@ export const syncdOptions = section("One sync daemon at a site.", {
   softWaitMs: integer({ least: 0, most: HOUR_MS, unit: "ms", byDefault: 5_000,
     meaning: "How long a change waits for a row that it refers to without a foreign key." }),
   retry,
+  guard,
+  audit,
+  rowAudit,
+  manifestChecks: flag({ byDefault: true, meaning: "Role site: compare with every manifest and repair what differs." }),
+  records: maybe(records, "the database sync API is off"),
   statusEveryMs: integer({ least: 100, most: HOUR_MS, unit: "ms", byDefault: 10_000,
     meaning: "Between two status reports to the centre." }),
   invalidateAgainMs: integer({ least: 0, most: MINUTE_MS, unit: "ms", byDefault: 3_000,

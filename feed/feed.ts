@@ -9,7 +9,8 @@
  * - a reader gets every message that is still kept and has a sequence above its start, in rising sequence, without gaps
  *   that it is not told of: on any doubt the reading ends with an error and the caller starts again from its position.
  * An acknowledged publish is very likely stored, never certainly: the stream is a rebuildable cache of the databases.
- * Errors: E_FEED_UNAVAILABLE, E_FEED_CONFLICT, E_FEED_FULL, E_FEED_FORBIDDEN, E_FEED_MISCONFIGURED, E_IMAGE_TOO_LARGE.
+ * Errors: E_FEED_UNAVAILABLE, E_FEED_CONFLICT, E_FEED_FULL, E_FEED_FORBIDDEN, E_FEED_MISCONFIGURED, E_IMAGE_TOO_LARGE,
+ * E_ASK_UNANSWERED.
  */
 
 export interface FeedMessage {
@@ -79,7 +80,23 @@ export interface Feed {
   read(options: ReadOptions, signal: AbortSignal): AsyncIterable<readonly FeedMessage[]>;
   /** Publishes without storing guarantees: status reports. */
   report(subject: string, payload: Uint8Array): void;
+  /** Removes the messages of one subject up to and including `sequence`. Centre only: how tombstones are collected. */
+  purge(subject: string, sequence: number): Promise<void>;
+  /**
+   * Asks whoever serves `subject`. Nothing is stored; an answer may be lost after the question was acted upon.
+   * @throws E_ASK_UNANSWERED after `timeoutMs`, or at once when nobody serves it
+   */
+  ask(subject: string, question: Uint8Array, timeoutMs: number): Promise<Uint8Array>;
+  /**
+   * Serves questions on `subject` (which may hold "*") over every reconnection, until the returned function is called or the
+   * feed is closed. An `answer` that throws leaves the asker without one. At most ANSWERS_AT_ONCE_MAX are worked on at once,
+   * further ones wait.
+   */
+  serve(subject: string, answer: (question: Uint8Array, askedOn: string) => Promise<Uint8Array>): () => void;
   /** Undefined while connected, else a sentence for the operator. */
   disconnected(): string | undefined;
   close(): Promise<void>;
 }
+
+/** Questions worked on at once by one serve(). */
+export const ANSWERS_AT_ONCE_MAX = 8;

@@ -7,7 +7,7 @@
  * subject of the stream) nor a consumer under another name (it could take another site's).
  * Outside fact: since nats-server 2.9 a consumer's name and filter are part of the request's subject and must match its body.
  */
-import { streamOf, statusSubject, subjectPrefix } from "./subjects.ts";
+import { auditAskSubject, siteAskSubject, streamOf, statusSubject, subjectPrefix } from "./subjects.ts";
 
 /** The reader that follows the stream, and the one for everything else; both have fixed names so that they can be granted. */
 export function siteConsumers(site: string): { readonly tail: string; readonly fill: string } {
@@ -19,6 +19,7 @@ export function inboxPrefixOf(name: string): string {
   return `_INBOX_${name}`;
 }
 
+/** A site may also answer what it is asked: grant `allow_responses` (one answer per question) beside these lists. */
 export interface Permissions {
   readonly publish: readonly string[];
   readonly subscribe: readonly string[];
@@ -36,7 +37,8 @@ export function sitePermissions(service: string, scope: string, site: string): P
     `$JS.API.CONSUMER.INFO.${stream}.${name}`,
   ];
   return {
-    publish: [...ofConsumer(tail), ...ofConsumer(fill), `$JS.API.DIRECT.GET.${stream}.${prefix}.>`, statusSubject(service, site)],
-    subscribe: [`${inboxPrefixOf(site)}.>`],
+    publish: [...ofConsumer(tail), ...ofConsumer(fill), `$JS.API.DIRECT.GET.${stream}.${prefix}.>`, statusSubject(service, site),
+      auditAskSubject(service, site)],
+    subscribe: [`${inboxPrefixOf(site)}.>`, siteAskSubject(service, site)],
   };
 }

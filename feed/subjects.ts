@@ -1,7 +1,10 @@
 /**
  * The subject grammar and the stream's fixed settings.
  *   os.v1.<service>.<scope>.<kind>.<key...>   images; <scope> first, so that one prefix is one permission
+ *   os.v1.<service>.<scope>._hb, ._manifest   the auditor's word about the whole stream; in the stream like any other subject
  *   os.status.v1.<service>.<site>             status reports, not stored in the service's stream
+ *   os.ask.v1.<service>.audit.<site>          questions of a site to the auditor; not stored
+ *   os.ask.v1.<service>.site.<site>           questions of the centre to a site; not stored
  * The scope says who may read: "all" is every site.
  */
 import { keyFromText, keyText, type AggregateKey } from "../schemas/row.ts";
@@ -37,4 +40,24 @@ export function filterOf(service: string, scope: string, kind?: string): string 
 /** Where a site reports how it is. */
 export function statusSubject(service: string, site: string): string {
   return `os.status.v1.${service}.${site}`;
+}
+
+/** Where the auditor's heartbeats are. */
+export function heartbeatSubject(service: string, scope: string): string {
+  return `${subjectPrefix(service, scope)}._hb`;
+}
+
+/** Where the auditor's manifests are. */
+export function manifestSubject(service: string, scope: string): string {
+  return `${subjectPrefix(service, scope)}._manifest`;
+}
+
+/** Where `site` asks the auditor; "*" as the site: where the auditor hears all of them. */
+export function auditAskSubject(service: string, site: string): string {
+  return `os.ask.v1.${service}.audit.${site}`;
+}
+
+/** Where the centre asks `site`. */
+export function siteAskSubject(service: string, site: string): string {
+  return `os.ask.v1.${service}.site.${site}`;
 }

@@ -73,6 +73,11 @@ export interface KindDeclaration {
   readonly owns?: readonly Owned[];
   /** Aggregates that are never synchronised, with the reason. */
   readonly except?: readonly { readonly key: Readonly<Record<string, string>>; readonly because: string }[];
+  /**
+   * A running service always has some: a table without any row is an accident, never a wish (capture/guard.ts). Only for
+   * kinds that a fresh installation has.
+   */
+  readonly neverEmpty?: boolean;
   /** An append log that the service prunes by itself: new rows are found by their rising key column. */
   readonly log?: { readonly rising: string };
 }
@@ -342,7 +347,7 @@ export function defineService(declaration: ServiceDeclaration): Service {
     const kind = present(declaration.kinds[name], name);
     const root = present(tables.get(kind.root), kind.root);
     kinds.set(name, { name, root: kind.root, key: kind.key ?? root.key, owns: kind.owns ?? [], except: kind.except ?? [],
-      log: kind.log, tables: present(tablesByKind.get(name), name), rank });
+      neverEmpty: kind.neverEmpty ?? false, log: kind.log, tables: present(tablesByKind.get(name), name), rank });
   }
   const kindOfTable = new Map([...ownerOf].map(([table, name]) => [table, present(kinds.get(name), name)]));
   return { ...declaration, tables, kinds, kindOfTable };

@@ -15,25 +15,27 @@ import { KEYSTONE_TABLES, ROOT_DOMAIN } from "./keystone-tables.ts";
 
 /** A kind of one table, named by its primary key. */
 const alone = (root: string): KindDeclaration => ({ root });
+/** One that `keystone-manage bootstrap` fills: without rows nobody could sign in or find an API. */
+const bootstrapped = (root: string): KindDeclaration => ({ root, neverEmpty: true });
 
 const KINDS: Readonly<Record<string, KindDeclaration>> = {
   project: {
-    root: "project",
+    root: "project", neverEmpty: true,
     owns: [{ table: "project_tag", by: { project_id: "id" } }, { table: "project_option", by: { project_id: "id" } }],
     except: [{ key: { id: ROOT_DOMAIN }, because: "the migrations make it in every Keystone database and no call changes it" }],
   },
   whitelisted_config: alone("whitelisted_config"),
   sensitive_config: alone("sensitive_config"),
-  role: { root: "role", owns: [{ table: "role_option", by: { role_id: "id" } }] },
+  role: { root: "role", neverEmpty: true, owns: [{ table: "role_option", by: { role_id: "id" } }] },
   implied_role: alone("implied_role"),
-  assignment: alone("assignment"),
+  assignment: bootstrapped("assignment"),
   system_assignment: alone("system_assignment"),
   identity_provider: { root: "identity_provider", owns: [{ table: "idp_remote_ids", by: { idp_id: "id" } }] },
   mapping: alone("mapping"),
   federation_protocol: alone("federation_protocol"),
   service_provider: alone("service_provider"),
   user: {
-    root: "user",
+    root: "user", neverEmpty: true,
     owns: [
       { table: "local_user", by: { user_id: "id" } },
       { table: "password", of: "local_user", by: { local_user_id: "id" } },
@@ -59,8 +61,8 @@ const KINDS: Readonly<Record<string, KindDeclaration>> = {
   consumer: alone("consumer"),
   access_token: alone("access_token"),
   region: alone("region"),
-  service: alone("service"),
-  endpoint: alone("endpoint"),
+  service: bootstrapped("service"),
+  endpoint: bootstrapped("endpoint"),
   endpoint_group: alone("endpoint_group"),
   project_endpoint: alone("project_endpoint"),
   project_endpoint_group: alone("project_endpoint_group"),

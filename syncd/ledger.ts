@@ -3,11 +3,11 @@
  * it speaks of: the position, what was applied, what waits, what could not be applied.
  * Not here: when any of it changes (syncd/apply.ts).
  */
-import { createHash } from "node:crypto";
 import { present } from "../core/assert.ts";
 import { isErrorCode, type ErrorCode } from "../core/errors.ts";
 import type { RowReader, RowWriter } from "../rows/rows.ts";
 import { declareTable, type Table } from "../schemas/define.ts";
+import { hashOfName } from "../schemas/manifest.ts";
 import type { Version } from "../schemas/position.ts";
 import { keyFromText, keyText, type AggregateKey, type Row, type Value } from "../schemas/row.ts";
 
@@ -48,7 +48,7 @@ export interface SitePosition extends Version {
 
 /** Stands for an aggregate's key in the ledger. */
 export function hashOf(key: AggregateKey): string {
-  return createHash("sha256").update(keyText(key)).digest("base64url");
+  return hashOfName(keyText(key));
 }
 
 function versionOf(row: Row): Version {

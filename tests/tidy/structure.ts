@@ -9,7 +9,7 @@ import { at, codeIn, importsOf, inNodes, roomOf, type Finding, type Import, type
 
 /** Rooms and their levels: a file imports from its own room and from rooms of a strictly lower level. */
 const LEVELS: Readonly<Record<string, number>> = {
-  core: 0, schemas: 1, rows: 2, feed: 2, config: 2, admin: 2, capture: 3, proxy: 4, syncd: 4, control: 4, cli: 5,
+  core: 0, schemas: 1, rows: 2, feed: 2, config: 2, admin: 2, capture: 3, records: 3, proxy: 4, syncd: 4, audit: 4, control: 4, cli: 5,
   lab: 6, tests: 6, bench: 6,
 };
 
@@ -17,7 +17,7 @@ const LEVELS: Readonly<Record<string, number>> = {
 const ALSO: Readonly<Record<string, readonly string[]>> = { tests: ["lab", "bench"], bench: ["lab", "tests"] };
 
 /** Only those who start a process read its configuration; everybody else is handed values. */
-const CONFIG_READERS = /^(?:config|cli|lab|tests)\/|^(?:proxy|syncd|control)\/main\.ts$/;
+const CONFIG_READERS = /^(?:config|cli|lab|tests)\/|^(?:proxy|syncd|audit|control)\/main\.ts$/;
 
 function levelFindings(tree: Tree): readonly Finding[] {
   return codeIn(tree).flatMap((file) => importsOf(file).flatMap(({ target, node }) => {
@@ -97,7 +97,7 @@ const PRIVILEGES: readonly Privilege[] = [
   { what: "network", harmless: /^(?:METHODS|STATUS_CODES)$/,
     modules: /^(?:node:(?:https?|http2|net|tls|dgram|dns)|undici|http-proxy|express)$/,
     expressions: /^fetch$/,
-    where: /^(?:proxy\/(?:server|forward|upstream|peek)\.ts|admin\/server\.ts|cli\/.*|syncd\/memcached\.ts)$/ },
+    where: /^(?:proxy\/(?:server|forward|upstream|peek)\.ts|admin\/(?:server|operations)\.ts|records\/api\.ts|cli\/.*|syncd\/memcached\.ts)$/ },
   { what: "the stream server", where: /^feed\/(?:jetstream[\w-]*|answers|keeper|link|reading|settings)\.ts$/,
     modules: /^@nats-io\// },
   { what: "database drivers", where: /^rows\/(?:postgres|mariadb|relational[\w-]*)\.ts$/,
