@@ -10,7 +10,7 @@
  *   that it is not told of: on any doubt the reading ends with an error and the caller starts again from its position.
  * An acknowledged publish is very likely stored, never certainly: the stream is a rebuildable cache of the databases.
  * Errors: E_FEED_UNAVAILABLE, E_FEED_CONFLICT, E_FEED_FULL, E_FEED_FORBIDDEN, E_FEED_MISCONFIGURED, E_IMAGE_TOO_LARGE,
- * E_ASK_UNANSWERED.
+ * E_ASK_UNANSWERED, E_OPERATION_INPUT.
  */
 
 export interface FeedMessage {
@@ -84,7 +84,8 @@ export interface Feed {
   purge(subject: string, sequence: number): Promise<void>;
   /**
    * Asks whoever serves `subject`. Nothing is stored; an answer may be lost after the question was acted upon.
-   * @throws E_ASK_UNANSWERED after `timeoutMs`, or at once when nobody serves it
+   * @throws E_ASK_UNANSWERED after `timeoutMs`, or at once when nobody serves it; E_OPERATION_INPUT for a question that is larger
+   * than the server takes
    */
   ask(subject: string, question: Uint8Array, timeoutMs: number): Promise<Uint8Array>;
   /**

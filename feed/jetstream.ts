@@ -6,7 +6,8 @@
  * what feed/permissions.ts lists. A reading at a site uses one of two fixed consumer names, so readings of the same name on
  * one feed wait for each other; two processes of one site take the consumer from each other, and the loser notices: it then
  * leaves the consumer alone, which is no longer its own.
- * Not here: connection life (link.ts), the pull loop (reading.ts), what answers mean (answers.ts), the stream itself (keeper.ts).
+ * Not here: connection life (link.ts), the pull loop (reading.ts), what answers mean (answers.ts), the stream itself (keeper.ts),
+ * questions (jetstream-asking.ts).
  */
 import { AckPolicy, DeliverPolicy, jetstream, JetStreamApiCodes, JetStreamApiError, ReplayPolicy,
   type JetStreamClient } from "@nats-io/jetstream";
@@ -15,8 +16,10 @@ import { assert } from "../core/assert.ts";
 import { OperatingError } from "../core/errors.ts";
 import type { Secret } from "../core/secret.ts";
 import type { World } from "../core/world.ts";
+import type { Answer } from "./answering.ts";
 import { causeOf, conflictOf, meaningOf, ownHeaders, saysNotFound, unavailable } from "./answers.ts";
 import type { Feed, FeedMessage, Publication, Published, ReadOptions, StreamState } from "./feed.ts";
+import { Asking } from "./jetstream-asking.ts";
 import { StreamKeeper } from "./keeper.ts";
 import { Link, type TlsFiles } from "./link.ts";
 import { inboxPrefixOf, siteConsumers } from "./permissions.ts";
@@ -106,6 +109,7 @@ class NatsFeed implements JetstreamFeed {
   readonly #world: World;
   readonly #link: Link;
   readonly #keeper: StreamKeeper;
+  readonly #asking: Asking;
   readonly #turns = new Turns();
   #tools: { readonly connection: NatsConnection; readonly client: JetStreamClient } | undefined;
   #version: string | undefined;
@@ -123,6 +127,7 @@ class NatsFeed implements JetstreamFeed {
     world.metrics.gauge("holdfast_feed_in_flight_calls", () => this.#link.callsInFlight, { service: options.service });
     this.#keeper = new StreamKeeper({ service: options.service, replicas: options.replicas, sizeBytesMax: options.streamBytesMax,
       timeoutMs: options.publishTimeoutMs }, this.#link, this.#world.log);
+    this.#asking = new Asking(this.#link, this.#world);
   }
 
   serverVersion(): string | undefined {
@@ -134,6 +139,7 @@ class NatsFeed implements JetstreamFeed {
   }
 
   close(): Promise<void> {
+    this.#asking.close();
     return this.#link.close();
   }
 
@@ -144,6 +150,22 @@ class NatsFeed implements JetstreamFeed {
     } catch (error) {
       this.#world.log.debug("a report was not sent", { subject, reason: meaningOf(error, "report").message });
     }
+  }
+
+  ask(subject: string, question: Uint8Array, timeoutMs: number): Promise<Uint8Array> {
+    return this.#asking.ask(subject, question, timeoutMs);
+  }
+
+  serve(subject: string, answer: Answer): () => void {
+    return this.#asking.serve(subject, answer);
+  }
+
+  async purge(subject: string, sequence: number): Promise<void> {
+    assert(this.#options.role === "centre", "only the centre removes messages");
+    assert(!/[*>]/.test(subject), "one subject is purged at a time");
+    // The server keeps what is at `seq` and above.
+    await this.#api("purging", `$JS.API.STREAM.PURGE.${this.stream}`, JSON.stringify({ filter: subject, seq: sequence + 1 }),
+      this.#options.publishTimeoutMs);
   }
 
   ensureStream(): Promise<StreamState> {
@@ -329,6 +351,7 @@ class NatsFeed implements JetstreamFeed {
 
   #greet(connection: NatsConnection): void {
     this.#version = connection.info?.version;
+    this.#asking.joined(connection);
     const warning = versionWarning(this.#version ?? "", connection.info?.cluster !== undefined);
     if (warning === undefined) return;
     this.#world.log.warn(`this stream server is not for production: ${warning}`, { version: this.#version });

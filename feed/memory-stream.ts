@@ -49,6 +49,13 @@ export interface Listener {
   broken(error: OperatingError): void;
 }
 
+/** One handle's serve(): who hears the questions on a subject. */
+export interface Answerer {
+  readonly subject: string;
+  joined(): boolean;
+  take(question: Uint8Array, askedOn: string, reply: (answer: Uint8Array) => void): void;
+}
+
 /** True when `filter` (literal, or ending in ">", with "*" for one token) covers `subject`. */
 export function covers(filter: string, subject: string): boolean {
   const wanted = filter.split(".");
@@ -67,6 +74,7 @@ export class MemoryStream implements Readable {
   readonly sizeBytesMax: number;
   readonly #clock: Clock;
   readonly #listeners = new Set<Listener>();
+  readonly #answerers = new Set<Answerer>();
   readonly #acknowledged = new Map<string, { readonly sequence: number; readonly atMs: number }>();
   readonly #newest = new Map<string, Kept>();
   /** Older messages that are back in the order without the index of newest ones knowing. */
@@ -108,7 +116,7 @@ export class MemoryStream implements Readable {
     /** The server restarts: every reading ends, nothing is lost. */
     restart: (): void => this.#breakReaders("the connection was lost"),
     /** Somebody purges everything at and below `sequence` of one subject. */
-    purge: (subject: string, sequence: number): void => this.#purge(subject, sequence),
+    purge: (subject: string, sequence: number): void => this.purge(subject, sequence),
   };
 
   get repeatsDeliveries(): boolean {
@@ -158,6 +166,28 @@ export class MemoryStream implements Readable {
   listen(listener: Listener): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
+  }
+
+  /** Removes the messages of one subject up to and including `sequence`. @throws E_FEED_UNAVAILABLE when there is no stream */
+  purge(subject: string, sequence: number): void {
+    this.state();
+    for (const kept of this.#order) {
+      if (kept.message.subject === subject && kept.message.sequence <= sequence) this.#remove(kept);
+    }
+    this.#tell((listener) => listener.changed());
+  }
+
+  /** Registers who answers questions, until the returned function is called. */
+  serve(answerer: Answerer): () => void {
+    this.#answerers.add(answerer);
+    return () => this.#answerers.delete(answerer);
+  }
+
+  /** Hands a question to everybody who serves its subject and is joined; false when nobody is. */
+  ask(subject: string, question: Uint8Array, reply: (answer: Uint8Array) => void): boolean {
+    const serving = [...this.#answerers].filter((one) => one.joined() && covers(one.subject, subject));
+    for (const one of serving) one.take(Uint8Array.from(question), subject, reply);
+    return serving.length > 0;
   }
 
   #decide({ subject, headers, payload, expected, id }: Publication): Published {
@@ -240,13 +270,6 @@ export class MemoryStream implements Readable {
     this.#sizeBytes = 0;
     this.#created = this.#creationTime();
     this.#breakReaders("the server ended the reading: 409 Consumer Deleted");
-  }
-
-  #purge(subject: string, sequence: number): void {
-    for (const kept of this.#order) {
-      if (kept.message.subject === subject && kept.message.sequence <= sequence) this.#remove(kept);
-    }
-    this.#tell((listener) => listener.changed());
   }
 
   #creationTime(): string {

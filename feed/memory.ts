@@ -9,6 +9,9 @@
 import { assert } from "../core/assert.ts";
 import type { Clock } from "../core/clock.ts";
 import { OperatingError } from "../core/errors.ts";
+import { silentLog } from "../core/log.ts";
+import { noMetrics } from "../core/metrics.ts";
+import { AnswerDesk, type Answer } from "./answering.ts";
 import { unavailable } from "./answers.ts";
 import type { Feed, FeedMessage, Publication, Published, ReadOptions, StreamState } from "./feed.ts";
 import { MemoryReading } from "./memory-reading.ts";
@@ -41,6 +44,8 @@ class MemoryHandle implements MemoryFeed {
   readonly #clock: Clock;
   readonly #options: MemoryFeedOptions;
   readonly #readings = new Set<MemoryReading>();
+  readonly #asks = new Set<(error: OperatingError) => void>();
+  readonly #ends = new Set<() => void>();
   #reason: string | undefined;
 
   constructor(server: MemoryStream, clock: Clock, options: MemoryFeedOptions) {
@@ -100,6 +105,47 @@ class MemoryHandle implements MemoryFeed {
     }
   }
 
+  async purge(subject: string, sequence: number): Promise<void> {
+    assert(!/[*>]/.test(subject), "one subject is purged at a time");
+    await this.#reach();
+    this.#server.purge(subject, sequence);
+    await this.#reach();
+  }
+
+  async ask(subject: string, question: Uint8Array, timeoutMs: number): Promise<Uint8Array> {
+    await this.#reach();
+    const answer = await new Promise<Uint8Array>((resolve, reject) => {
+      const end = (settle: () => void): void => {
+        cancel();
+        this.#asks.delete(fail);
+        settle();
+      };
+      const fail = (error: OperatingError): void => end(() => reject(error));
+      const late = new OperatingError("E_ASK_UNANSWERED", `no answer from ${subject} in time`, { subject, timeoutMs });
+      const cancel = this.#clock.after(timeoutMs, () => fail(late));
+      this.#asks.add(fail);
+      if (this.#server.ask(subject, question, (given) => end(() => resolve(Uint8Array.from(given))))) return;
+      fail(new OperatingError("E_ASK_UNANSWERED", `nobody serves ${subject} now`, { subject }));
+    });
+    await this.#reach();
+    return answer;
+  }
+
+  serve(subject: string, answer: Answer): () => void {
+    const desk = new AnswerDesk(answer, { log: silentLog, metrics: noMetrics });
+    const leave = this.#server.serve({ subject, joined: () => this.#reason === undefined,
+      take: (question, askedOn, reply) => desk.take(question, askedOn, (given) => {
+        if (this.#reason === undefined) reply(given);
+      }) });
+    const end = (): void => {
+      desk.close();
+      leave();
+      this.#ends.delete(end);
+    };
+    this.#ends.add(end);
+    return end;
+  }
+
   report(subject: string, payload: Uint8Array): void {
     if (this.#reason === undefined) this.reports.push({ subject, payload });
   }
@@ -109,6 +155,7 @@ class MemoryHandle implements MemoryFeed {
   }
 
   close(): Promise<void> {
+    for (const end of [...this.#ends]) end();
     this.cut("closed here");
     return Promise.resolve();
   }
@@ -117,6 +164,7 @@ class MemoryHandle implements MemoryFeed {
     this.#reason = reason;
     if (reason === undefined) return;
     for (const reading of [...this.#readings]) reading.broken(unavailable(reason));
+    for (const fail of [...this.#asks]) fail(unavailable(`${reason}; what was asked may or may not have been done`));
   }
 
   /** One step of the way to the server or back; other work may come in between. */
