@@ -41,8 +41,10 @@ function listening(record: LabRecord, name: PortName): object {
   return { host: "127.0.0.1", port: portOf(record, name) };
 }
 
+/** A site reaches the stream server over its link, which can be cut. */
 function feedOf(record: LabRecord, cloud: CloudName): object {
-  return { servers: [`tls://127.0.0.1:${portOf(record, "nats")}`], user: cloud,
+  const port = portOf(record, cloud === CENTRE ? "nats" : `link-${cloud}-nats`);
+  return { servers: [`tls://127.0.0.1:${port}`], user: cloud,
     password: writePassword(record, `nats-${cloud}`, record.natsPasswords[cloud]), tls: { ca: pathsOf(record).natsAuthority },
     reconnectJitterMs: RECONNECT_JITTER_MS };
 }
@@ -55,9 +57,11 @@ function databaseSection(record: LabRecord, cloud: CloudName): object {
 function proxyDocument(record: LabRecord, cloud: CloudName): object {
   const shared = { service: "keystone", site: cloud, listen: listening(record, `proxy-${cloud}`),
     admin: listening(record, `proxy-${cloud}-admin`), log: { level: "info" } };
-  const { proxy, direct } = endpointsOf(record, CENTRE);
+  const { direct } = endpointsOf(record, CENTRE);
   // For now the site's clients are served by the centre, through its proxy: that is where their changes are captured.
-  if (cloud !== CENTRE) return { ...shared, capture: false, upstream: { url: proxy } };
+  if (cloud !== CENTRE) {
+    return { ...shared, capture: false, upstream: { url: `http://127.0.0.1:${portOf(record, `link-${cloud}-api`)}` } };
+  }
   return { ...shared, capture: true, upstream: { url: direct }, database: databaseSection(record, CENTRE),
     feed: feedOf(record, CENTRE), intents: { folder: join(pathsOf(record).intents, "keystone") } };
 }

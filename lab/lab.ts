@@ -19,10 +19,11 @@ import { SYNCED, writeHoldfastFiles } from "./holdfast.ts";
 import { call } from "./http.ts";
 import type { Credentials } from "./identity.ts";
 import { writeConfiguration } from "./keystone.ts";
+import { linkOf } from "./links.ts";
 import { whileLocked } from "./lock.ts";
 import { prepareNats } from "./nats.ts";
 import { CENTRE, CLOUDS, ENGINES_BY_DEFAULT, PARTS, READY_MS, SITES } from "./options.ts";
-import type { CloudName, EngineName, LabOptions, Part } from "./options.ts";
+import type { CloudName, EngineName, LabOptions, Part, SiteName } from "./options.ts";
 import { obstacle, versionOf } from "./packages.ts";
 import { namesOf, plansOf, type Editions } from "./plans.ts";
 import { processesIn } from "./proc.ts";
@@ -54,6 +55,9 @@ export interface Lab {
   restart(process: string): Promise<void>;
   /** Sends a signal without any preparation (SIGKILL unless said otherwise); false when the process does not run. */
   kill(process: string, signal?: NodeJS.Signals): Promise<boolean>;
+  /** Cuts or heals a site's link to the centre; harmless when it is so already. @throws E_LAB_STEP when the link does not run. */
+  cut(site: SiteName): Promise<void>;
+  heal(site: SiteName): Promise<void>;
   states(): readonly ProcessState[];
   /** The administrator of both clouds. @throws E_LAB_STEP before the first start. */
   admin(): Credentials & { readonly project: string };
@@ -166,6 +170,14 @@ class LocalLab implements Lab {
     return this.#processes.kill(name, signal);
   }
 
+  cut(site: SiteName): Promise<void> {
+    return this.#signalLink(site, "SIGSTOP");
+  }
+
+  heal(site: SiteName): Promise<void> {
+    return this.#signalLink(site, "SIGCONT");
+  }
+
   states(): readonly ProcessState[] {
     return this.processes.map((name) => this.#processes.stateOf(name));
   }
@@ -251,6 +263,12 @@ class LocalLab implements Lab {
         return changed;
       });
     }
+  }
+
+  async #signalLink(site: SiteName, signal: NodeJS.Signals): Promise<void> {
+    const link = linkOf(site);
+    if (await this.#processes.kill(link, signal)) return;
+    throw new OperatingError("E_LAB_STEP", `${link} does not run: npm run up starts it`, { log: this.#processes.logOf(link) });
   }
 
   #awaitReady(url: string): Promise<void> {

@@ -1,6 +1,6 @@
 /**
- * The lab's commands: `install`, `up`, `down`, `status`, `start`, `stop`, `restart`, `kill`, `logs`. This file reads arguments
- * and environment, installs and builds what `up` needs, and prints; lab.ts does the work.
+ * The lab's commands: `install`, `up`, `down`, `status`, `start`, `stop`, `restart`, `kill`, `logs`, `cut`, `heal`. This file
+ * reads arguments and environment, installs and builds what `up` needs, and prints; lab.ts does the work.
  *
  * Exit codes: 0 done, 1 a step failed (one sentence and the log to read), 2 wrong arguments or a machine that cannot run a lab.
  */
@@ -15,7 +15,7 @@ import { isOperating, OperatingError } from "../core/errors.ts";
 import { buildIfStale } from "./build.ts";
 import { ensureFolder } from "./files.ts";
 import { openLab, wipeLab, type Lab } from "./lab.ts";
-import { checkServices, ENGINES, ENGINES_BY_DEFAULT, enginesFromText, type Engines } from "./options.ts";
+import { checkServices, ENGINES, ENGINES_BY_DEFAULT, enginesFromText, SITES, type Engines } from "./options.ts";
 import { installPackages, missingPackages, obstacle, packagesFor } from "./packages.ts";
 import { readRecord } from "./record.ts";
 import { stepsTo } from "./waiting.ts";
@@ -118,8 +118,8 @@ async function status(options: { readonly json: boolean }): Promise<void> {
   const states = lab.states();
   const { endpoints, paths: { folder } } = lab;
   if (options.json) return say(JSON.stringify({ folder, endpoints, processes: states }, undefined, 2));
-  for (const { name, pid, residentBytes } of states) {
-    const memory = `${Math.round(residentBytes / MEBIBYTE)} MiB`;
+  for (const { name, pid, residentBytes, suspended } of states) {
+    const memory = `${Math.round(residentBytes / MEBIBYTE)} MiB${suspended ? ", suspended" : ""}`;
     say(`${name.padEnd(NAME_WIDTH)}${pid === undefined ? "stopped" : `pid ${String(pid).padEnd(8)} ${memory}`}`);
   }
   for (const [cloud, { proxy, direct }] of Object.entries(endpoints)) {
@@ -163,9 +163,12 @@ function commands(): Command {
     .option("--signal <name>", "which one", "KILL").action(kill);
   program.command("logs <process>").description("show the end of a log")
     .option("-f, --follow", "go on showing", false).action(logs);
-  for (const verb of ["cut", "heal"]) {
-    program.command(`${verb} <site>`).description("comes with a later version").action(() => {
-      throw wrong(`${verb} comes with a later version: this lab cannot bend the link between the clouds yet`);
+  for (const [verb, meaning] of [["cut", "let nothing pass between a site and the centre"], ["heal", "let it pass again"]] as const) {
+    program.command(`${verb} <site>`).description(meaning).action(async (name: string) => {
+      const site = SITES.find((each) => each === name);
+      if (site === undefined) throw wrong(`the lab has no site "${name}": it has ${SITES.join(", ")}`);
+      await (await existingLab())[verb](site);
+      say(`the link of ${site}: ${verb} done`);
     });
   }
   return program;

@@ -9,6 +9,7 @@ import { OperatingError } from "../core/errors.ts";
 
 export const CENTRE = "centre";
 export const SITES = ["edge1"] as const;
+export type SiteName = (typeof SITES)[number];
 export const CLOUDS = [CENTRE, ...SITES] as const;
 export type CloudName = (typeof CLOUDS)[number];
 

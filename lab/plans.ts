@@ -1,6 +1,7 @@
 /** Which processes a lab has, by part, and how each is run. Pure: it looks at the record only. */
 import type { ProcessPlan } from "./processes.ts";
 import { proxyPlan, syncdPlan, type Program } from "./holdfast.ts";
+import { linkOf, linkPlan } from "./links.ts";
 import { keystonePlan, memcachedPlan } from "./keystone.ts";
 import { natsPlan } from "./nats.ts";
 import { CLOUDS, SITES, type Part } from "./options.ts";
@@ -17,7 +18,7 @@ export interface Editions {
 export function namesOf(record: LabRecord, part: Part): readonly string[] {
   switch (part) {
     case "databases": return enginesOf(record);
-    case "nats": return ["nats"];
+    case "nats": return ["nats", ...SITES.map(linkOf)];
     case "keystone": return [...CLOUDS.map((cloud) => `memcached-${cloud}`), ...CLOUDS.map((cloud) => `keystone-${cloud}`)];
     case "proxies": return CLOUDS.map((cloud) => `proxy-${cloud}`);
     case "syncd": return SITES.map((site) => `syncd-${site}`);
@@ -28,7 +29,7 @@ export function namesOf(record: LabRecord, part: Part): readonly string[] {
 export function plansOf(record: LabRecord, part: Part, editions: Editions): readonly ProcessPlan[] {
   switch (part) {
     case "databases": return enginesOf(record).map((engine) => serverOf(record, engine).plan);
-    case "nats": return [natsPlan(record)];
+    case "nats": return [natsPlan(record), ...SITES.map((site) => linkPlan(record, site))];
     case "keystone": return [...CLOUDS.map((cloud) => memcachedPlan(record, cloud)),
       ...CLOUDS.map((cloud) => keystonePlan(record, cloud, editions.keystone))];
     case "proxies": return CLOUDS.map((cloud) => proxyPlan(record, cloud, editions.holdfast));

@@ -41,6 +41,11 @@ export function identityOf(pid: number): ProcessIdentity | undefined {
   return { pid, startTicks: stat.startTicks, boot: (readIfThere(BOOT_FILE) ?? "").trim() };
 }
 
+/** Is it stopped by a signal (SIGSTOP), until it is told to go on? */
+export function isSuspended(identity: ProcessIdentity): boolean {
+  return isAlive(identity) && statOf(identity.pid)?.state === "T";
+}
+
 /** Does this very process still run? */
 export function isAlive(identity: ProcessIdentity): boolean {
   const now = identityOf(identity.pid);

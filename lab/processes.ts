@@ -16,7 +16,7 @@ import { CHILD_ENVIRONMENT, type SystemUser } from "./commands.ts";
 import { readIfThere, writeWhole } from "./files.ts";
 import { HUNG_MS, KILL_MS, LOG_SIZE_MAX_BYTES, READY_MS, STOP_MS } from "./options.ts";
 import { isPortFree } from "./ports.ts";
-import { familyOf, identityOf, isAlive, residentBytes, type ProcessIdentity } from "./proc.ts";
+import { familyOf, identityOf, isAlive, isSuspended, residentBytes, type ProcessIdentity } from "./proc.ts";
 import { until } from "./waiting.ts";
 
 /** How one process of the lab is run. */
@@ -45,6 +45,8 @@ export interface ProcessState {
   readonly name: string;
   readonly pid: number | undefined;
   readonly log: string;
+  /** Stopped by SIGSTOP: it exists, and does nothing. */
+  readonly suspended: boolean;
   /** Resident bytes of the whole family of processes; shared pages count in each. */
   readonly residentBytes: number;
 }
@@ -119,7 +121,8 @@ export class Processes {
   stateOf(name: string): ProcessState {
     const found = this.#alive(name);
     const memory = found === undefined ? 0 : familyOf(found.pid).reduce((sum, member) => sum + residentBytes(member.pid), 0);
-    return { name, pid: found?.pid, log: this.logOf(name), residentBytes: memory };
+    return { name, pid: found?.pid, log: this.logOf(name), suspended: found !== undefined && isSuspended(found),
+      residentBytes: memory };
   }
 
   async #start(plan: ProcessPlan): Promise<void> {

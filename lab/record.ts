@@ -20,7 +20,8 @@ import { pickPorts } from "./ports.ts";
 
 /** Order decides each one's port; new names go to the end, so that a lab made by an older version keeps its ports. */
 const PORT_NAMES = ["postgres", "mariadb", "nats", "nats-monitor", "keystone-centre", "keystone-edge1", "proxy-centre",
-  "proxy-centre-admin", "proxy-edge1", "proxy-edge1-admin", "syncd-edge1-admin"] as const;
+  "proxy-centre-admin", "proxy-edge1", "proxy-edge1-admin", "syncd-edge1-admin", "syncd-centre-admin", "link-edge1-admin",
+  "link-edge1-nats", "link-edge1-api"] as const;
 export type PortName = (typeof PORT_NAMES)[number];
 
 const engine = z.enum(ENGINES);
