@@ -16,16 +16,19 @@ import { Gate, stopSignal } from "../core/signal.ts";
 import type { World } from "../core/world.ts";
 import type { Feed } from "../feed/feed.ts";
 import { hasRow, keysWhere } from "../rows/footprint.ts";
-import type { Rows } from "../rows/rows.ts";
+import type { RowReader, Rows } from "../rows/rows.ts";
 import { verifiedSchema } from "../rows/verified.ts";
 import type { Capture as Declared, Service } from "../schemas/define.ts";
-import { keyText, type AggregateKey } from "../schemas/row.ts";
-import { claimEra, markFilled, STREAM_TABLE, type Era } from "./era.ts";
+import { byKind, keyText, type AggregateKey } from "../schemas/row.ts";
+import { claimEra, markFilled, raiseEra, STREAM_TABLE, type Era } from "./era.ts";
+import { GUARD_DEFAULTS, type Blast, type GuardOptions } from "./guard.ts";
+import { Holding } from "./held.ts";
 import { Logs } from "./logs.ts";
-import { Publisher, PUBLISH_DEFAULTS, type PublishOptions } from "./publish.ts";
-import { SCAN_DEFAULTS, Scans, type ScanOptions } from "./scan.ts";
+import { Publisher, PUBLISH_DEFAULTS, type PublishOptions, type Wish } from "./publish.ts";
+import { isEmptied, SCAN_DEFAULTS, Scans, type ScanCounts, type ScanOptions } from "./scan.ts";
 import { Settle, SETTLE_DEFAULTS, type SettleOptions } from "./settle.ts";
 import { askedBefore, touchedBy, type CallFacts, type ScanDepth, type Scope, type Touched } from "./touches.ts";
+import { streamReader, type StreamView } from "./view.ts";
 
 export interface CaptureRooms {
   readonly service: Service;
@@ -33,6 +36,8 @@ export interface CaptureRooms {
   readonly rows: Rows;
   readonly feed: Feed;
   readonly faults: Faults;
+  /** What the stream holds, for comparisons; read from the stream each time unless somebody keeps an index of it. */
+  readonly view?: StreamView;
 }
 
 /** What the database said before a call was forwarded. */
@@ -55,6 +60,7 @@ export interface CaptureOptions {
   readonly publish: PublishOptions;
   readonly scan: ScanOptions;
   readonly settle: SettleOptions;
+  readonly guard: GuardOptions;
   /** Beyond this many dirty aggregates a kind is compared whole instead of key by key. */
   readonly dirtyKeysMax: number;
   /** How often the stream is checked for having been made anew. */
@@ -62,7 +68,8 @@ export interface CaptureOptions {
 }
 
 export const CAPTURE_DEFAULTS: CaptureOptions = {
-  publish: PUBLISH_DEFAULTS, scan: SCAN_DEFAULTS, settle: SETTLE_DEFAULTS, dirtyKeysMax: 100_000, eraEveryMs: 10_000,
+  publish: PUBLISH_DEFAULTS, scan: SCAN_DEFAULTS, settle: SETTLE_DEFAULTS, guard: GUARD_DEFAULTS,
+  dirtyKeysMax: 100_000, eraEveryMs: 10_000,
 };
 
 /** Faults that a successful preparation ends. */
@@ -81,8 +88,13 @@ export class CaptureRoom implements Part {
   readonly #scans: Scans;
   readonly #logs: Logs;
   readonly #settle: Settle;
+  readonly #holding: Holding;
   readonly #prepared = new Gate();
   #era: Era | undefined;
+  /** The highest epoch that a message of the stream was seen to carry. */
+  #epochSeen = 0;
+  /** Ends the pause before the next look at the stream. */
+  #nudge = stopSignal();
   #obstacle: string | undefined = "not prepared yet";
   #working: Promise<void> = Promise.resolve();
 
@@ -91,12 +103,14 @@ export class CaptureRoom implements Part {
     this.#world = world;
     this.#options = options;
     const era = (): Era => present(this.#era, "nothing is published before the era is known");
-    this.#publisher = new Publisher({ ...rooms, era }, world, options.publish);
+    this.#holding = new Holding(rooms, world, options.guard);
+    this.#publisher = new Publisher({ ...rooms, era, sawEpoch: (epoch) => this.noteEpoch(epoch),
+      mayVanish: (read, keys) => this.#mayVanish(read, keys) }, world, options.publish);
     const publish = (keys: readonly AggregateKey[]): Promise<void> => this.#publisher.publish(keys);
-    this.#scans = new Scans({ ...rooms, publish, learnHead: (key, head) => this.#publisher.learnHead(key, head) },
-      world, options.scan, this.#stopping.signal);
+    const view = rooms.view ?? streamReader(rooms, (key, head) => this.#publisher.learnHead(key, head));
+    this.#scans = new Scans({ ...rooms, view, era, holding: this.#holding, publish }, world, options.scan, this.#stopping.signal);
     this.#logs = new Logs({ ...rooms, publish, isPublished: (key) => this.#publisher.headOf(key)?.digest !== undefined,
-      scanKeys: (kind) => this.#scans.scan(kind, "keys") });
+      scanKeys: async (kind) => void (await this.#scans.scan(kind, "keys")) });
     this.#settle = new Settle(world, options.settle, (keys, logs) => {
       void this.publish(keys);
       void this.#lookAtLogs(logs);
@@ -111,12 +125,23 @@ export class CaptureRoom implements Part {
 
   async stop(): Promise<void> {
     this.#stopping.abort();
+    this.#nudge.abort();
     this.#settle.stop();
     await this.#working;
   }
 
   notReady(): string | undefined {
     return this.#obstacle ?? this.#rooms.feed.disconnected();
+  }
+
+  /** The era that images are published under; undefined until prepared. */
+  get era(): Era | undefined {
+    return this.#era;
+  }
+
+  /** Resolves when the era is known and comparisons may be made, or `signal` aborts. */
+  ready(signal: AbortSignal): Promise<void> {
+    return this.#prepared.passed(signal);
   }
 
   /** For the status document. */
@@ -148,7 +173,7 @@ export class CaptureRoom implements Part {
     const keys = [...(before?.keys ?? []), ...touched.keys, ...found];
     const scans = [...touched.scans].filter(([kind]) => before?.needless.includes(kind) !== true);
     await Promise.all([
-      this.publish(keys), this.#lookAtLogs(touched.logs), ...scans.map(([kind, depth]) => this.scan(kind, depth))]);
+      this.#publishCalled(keys, declared.on.startsWith("DELETE ") ? "delete" : "look"), this.#lookAtLogs(touched.logs), ...scans.map(([kind, depth]) => this.scan(kind, depth))]);
     this.#settle.schedule(keys, touched.logs);
     return { keys, logs: touched.logs };
   }
@@ -159,22 +184,84 @@ export class CaptureRoom implements Part {
   }
 
   /** Marks aggregates dirty; resolves when the stream holds images read after this call. */
-  async publish(keys: readonly AggregateKey[]): Promise<void> {
-    if (this.#publisher.dirty + keys.length <= this.#options.dirtyKeysMax) return this.#publisher.publish(keys);
+  async publish(keys: readonly AggregateKey[], wish: Wish = "look"): Promise<void> {
+    if (this.#publisher.dirty + keys.length <= this.#options.dirtyKeysMax) return this.#publisher.publish(keys, wish);
     this.#world.metrics.count("holdfast_dirty_overflows_total");
     const kinds = new Set(keys.map((key) => key.kind));
     await Promise.all([...kinds].map((kind) => this.scan(kind, "images")));
   }
 
-  /** Compares a kind with the stream and publishes what differs. */
-  async scan(kind: string, depth: ScanDepth): Promise<void> {
+  /** Says images again even if the stream holds them: a site holds a newer version than the stream. */
+  async force(keys: readonly AggregateKey[]): Promise<void> {
+    await this.#publisher.force(keys);
+  }
+
+  /** Compares a kind with the stream and publishes what differs, as far as the guard lets it through. */
+  async scan(kind: string, depth: ScanDepth): Promise<ScanCounts> {
     await this.#prepared.passed(this.#stopping.signal);
     return this.#scans.scan(kind, depth);
   }
 
-  /** Compares every kind, parents first. */
-  async scanAll(depth: ScanDepth): Promise<void> {
-    for (const kind of this.#rooms.service.kinds.keys()) await this.scan(kind, depth);
+  /** Aggregates of `kind` that the scan now running has compared so far. */
+  scanned(kind: string): number {
+    return this.#scans.seenOf(kind);
+  }
+
+  /** Compares every kind, parents first; `done` hears of each. */
+  async scanAll(depth: ScanDepth, done: (counts: ScanCounts) => void = () => undefined): Promise<readonly ScanCounts[]> {
+    const all: ScanCounts[] = [];
+    for (const kind of this.#rooms.service.kinds.keys()) {
+      const counts = await this.scan(kind, depth);
+      done(counts);
+      all.push(counts);
+    }
+    return all;
+  }
+
+  /** Publishes aggregates that somebody found changed without a call, as far as the guard lets them through. */
+  async publishFound(keys: readonly AggregateKey[], cause: Blast["cause"]): Promise<void> {
+    await this.#prepared.passed(this.#stopping.signal);
+    for (const [kind, ofKind] of byKind(keys)) await this.#patiently(() => this.#scans.publishFound(kind, ofKind, cause));
+  }
+
+  /** Hears that a message of the stream carries `epoch`; one above the database's raises ours. */
+  noteEpoch(epoch: number): void {
+    this.#epochSeen = Math.max(this.#epochSeen, epoch);
+    if (this.#era !== undefined && epoch > this.#era.epoch) this.#nudge.abort();
+  }
+
+  /**
+   * The sequences of the stream have started again, or went back, in a way that only the caller could see: a new epoch, at
+   * least `least`, in which everything is compared and said again. @throws E_ROWS_UNAVAILABLE: nothing was changed
+   */
+  async raiseEpoch(reason: string, least: number): Promise<void> {
+    const before = present(this.#era, "an epoch is raised from the one that is known");
+    const era = await raiseEra(this.#rooms.rows, this.#rooms.feed, before.schema, before.epoch, least);
+    if (era.epoch > (this.#era?.epoch ?? 0)) this.#adopt(era, reason);
+    this.#nudge.abort();
+  }
+
+  /** Keys that one call names. A call that would delete or rewrite too much of a kind is held like any other difference. */
+  async #publishCalled(keys: readonly AggregateKey[], wish: Wish): Promise<void> {
+    await Promise.all([...byKind(keys)].map(([kind, ofKind]) => ofKind.length > this.#options.guard.aggregatesMax
+      ? this.#publishMany(kind, ofKind) : this.publish(ofKind, wish)));
+  }
+
+  async #publishMany(kind: string, keys: readonly AggregateKey[]): Promise<void> {
+    await this.#prepared.passed(this.#stopping.signal);
+    await this.#patiently(() => this.#scans.publishFound(kind, keys, "call"));
+  }
+
+  /** An emptied database is not believed that anything was deleted, unless a call asked for it. */
+  async #mayVanish(read: RowReader, keys: readonly AggregateKey[]): Promise<boolean> {
+    if (!await isEmptied(read, this.#rooms.service)) {
+      this.#rooms.faults.clear("E_CENTRE_EMPTIED", this.#rooms.service.name);
+      return true;
+    }
+    this.#world.log.error("aggregates are gone from a database with an emptied table: they are not called deleted",
+      { aggregates: keys.length });
+    this.#rooms.faults.raise("E_CENTRE_EMPTIED", this.#rooms.service.name, "a table that always has rows is empty");
+    return false;
   }
 
   async #lookAtLogs(logs: readonly string[]): Promise<void> {
@@ -225,30 +312,36 @@ export class CaptureRoom implements Part {
     if (era === undefined) return;
     const publishing = this.#publisher.run(this.#stopping.signal);
     this.#prepared.open();
-    if (!era.filled) await this.#fillUnlessStopped(era);
-    else this.#obstacle = undefined;
-    await Promise.all([publishing, this.#watchEra(era)]);
+    if (era.filled) this.#obstacle = undefined;
+    await Promise.all([publishing, this.#watchEra()]);
   }
 
   /** Notices a stream that was lost or made anew while this process runs, and moves the high-water mark on. */
-  async #watchEra(first: Era): Promise<void> {
+  async #watchEra(): Promise<void> {
     const { rows, feed } = this.#rooms;
-    for (let era = first; !this.#stopping.signal.aborted; ) {
-      await sleep(this.#world.clock, this.#options.eraEveryMs, this.#stopping.signal);
+    while (!this.#stopping.signal.aborted) {
+      const era = present(this.#era, "watched once prepared");
+      if (!era.filled) await this.#fillUnlessStopped(era);
+      await sleep(this.#world.clock, this.#options.eraEveryMs, this.#nudge.signal);
       if (this.#stopping.signal.aborted) return;
+      if (this.#nudge.signal.aborted) this.#nudge = stopSignal();
       try {
-        const now = await claimEra(rows, feed, era.schema);
-        if (now.epoch === era.epoch) continue;
-        this.#world.log.warn("the stream was made anew or lost its end: everything is compared", { epoch: now.epoch });
-        era = now;
-        this.#era = now;
-        this.#publisher.forgetHeads();
-        await this.#fillUnlessStopped(now);
+        const now = await claimEra(rows, feed, era.schema, { epoch: this.#epochSeen });
+        if (now.epoch !== this.#era?.epoch) this.#adopt(now, "the stream was made anew or lost its end, or another process said so");
       } catch (error) {
         if (!isOperating(error)) throw error;
         this.#world.log.debug("the stream could not be looked at", factsOf(error));
       }
     }
+  }
+
+  #adopt(era: Era, reason: string): void {
+    const restored = this.#epochSeen > (this.#era?.epoch ?? 0);
+    this.#world.log.warn("a new epoch: everything is compared and said again", { epoch: era.epoch, reason });
+    this.#rooms.faults.raise(restored ? "E_CENTRE_RESTORED" : "E_STREAM_REGRESSED", this.#rooms.feed.stream, reason,
+      { epoch: era.epoch });
+    this.#era = era;
+    this.#publisher.forgetHeads();
   }
 
   /** Scans that are stopped never resolve: whoever stops this room must not wait for them. */
@@ -263,8 +356,9 @@ export class CaptureRoom implements Part {
     this.#obstacle = "comparing the whole database with a new stream";
     await this.scanAll("images");
     await this.#patiently(() => markFilled(this.#rooms.rows, this.#rooms.feed, era.epoch));
-    this.#era = { ...era, filled: true };
+    if (this.#era?.epoch === era.epoch) this.#era = { ...era, filled: true };
     this.#obstacle = undefined;
+    this.#rooms.faults.clear("E_STREAM_REGRESSED", this.#rooms.feed.stream);
     this.#world.log.info("the stream holds the whole database", { epoch: era.epoch });
   }
 
@@ -274,7 +368,8 @@ export class CaptureRoom implements Part {
       try {
         const schema = await verifiedSchema(service, rows);
         await rows.ensureTables([STREAM_TABLE]);
-        const era = await claimEra(rows, feed, schema);
+        await this.#holding.prepare();
+        const era = await claimEra(rows, feed, schema, { epoch: this.#epochSeen });
         assert(era.epoch >= 1, "epochs start at 1");
         this.#era = era;
         for (const code of SETTLED_BY_PREPARING) faults.clear(code, service.name);

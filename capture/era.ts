@@ -1,10 +1,9 @@
 /**
  * The era that images are published under: the schema revision of the database and the epoch of the stream. The epoch lives in
  * the central database, so that it survives the loss of every stream server. It rises whenever sequences may have started
- * again: the stream was made anew, or it is shorter than it was.
+ * again: the stream was made anew, or it is shorter than it was, or the auditor found sequences used twice.
  *
- * Not here yet: heartbeats and the auditor's regression checks; a stream that is restored without being made anew and grows
- * past its old end before anybody looks is found by them.
+ * Not here: how the auditor finds out (audit/), and what follows from a new epoch (capture.ts).
  */
 import type { Feed } from "../feed/feed.ts";
 import type { Rows } from "../rows/rows.ts";
@@ -23,26 +22,47 @@ export interface Era {
   readonly filled: boolean;
 }
 
+/** What is known of the stream beside its state: the highest epoch of any message seen in it. */
+export interface Seen {
+  readonly epoch: number;
+}
+
 /**
  * Makes the stream if it is missing and decides its epoch, in one transaction. The stream is looked at under the row's lock:
  * looked at before, another proxy's later high-water mark would make it seem shorter than it was.
+ *
+ * A message of a later epoch than the database knows proves that the database was restored to an older state: the epoch goes
+ * above both.
  */
-export async function claimEra(rows: Rows, feed: Feed, schema: string): Promise<Era> {
+export async function claimEra(rows: Rows, feed: Feed, schema: string, seen: Seen = { epoch: 0 }): Promise<Era> {
   return rows.transaction(async (write) => {
     const match = { columns: ["stream"], values: [[feed.stream]] };
     const held = (await write.lock(STREAM_TABLE, match))[0];
     const state = await feed.ensureStream();
     if (held === undefined) {
-      await write.insert(STREAM_TABLE, [
-        { stream: feed.stream, epoch: "1", created: state.created, high_water: String(state.lastSequence), filled_epoch: "0" }]);
-      return { epoch: 1, schema, filled: false };
+      const epoch = seen.epoch + 1;
+      await write.insert(STREAM_TABLE, [{ stream: feed.stream, epoch: String(epoch), created: state.created,
+        high_water: String(state.lastSequence), filled_epoch: "0" }]);
+      return { epoch, schema, filled: false };
     }
+    const known = Number(held["epoch"]);
     const regressed = held["created"] !== state.created || state.lastSequence < Number(held["high_water"]);
-    const epoch = Number(held["epoch"]) + (regressed ? 1 : 0);
+    const epoch = Math.max(known + (regressed ? 1 : 0), seen.epoch > known ? seen.epoch + 1 : 0);
     await write.update(STREAM_TABLE, [
       { ...held, epoch: String(epoch), created: state.created, high_water: String(state.lastSequence) }],
       ["epoch", "created", "high_water"]);
     return { epoch, schema, filled: Number(held["filled_epoch"]) === epoch };
+  });
+}
+
+/** Raises the epoch to at least `least`, unless somebody has raised it above `from` already. */
+export async function raiseEra(rows: Rows, feed: Feed, schema: string, from: number, least: number): Promise<Era> {
+  return rows.transaction(async (write) => {
+    const held = (await write.lock(STREAM_TABLE, { columns: ["stream"], values: [[feed.stream]] }))[0];
+    const known = Number(held?.["epoch"] ?? from);
+    const epoch = Math.max(known > from ? known : known + 1, least);
+    if (held !== undefined) await write.update(STREAM_TABLE, [{ ...held, epoch: String(epoch) }], ["epoch"]);
+    return { epoch, schema, filled: Number(held?.["filled_epoch"] ?? 0) === epoch };
   });
 }
 

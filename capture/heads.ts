@@ -3,15 +3,25 @@
  * recently used first out. A wrong hint costs one refused publish; it can never let an older image replace a newer one, because
  * the sequence in it was learnt before the rows are read (docs/protocol.md P5).
  */
+import type { FeedMessage } from "../feed/feed.ts";
 
 export interface Head {
   readonly sequence: number;
+  /** Epoch it was published in; 0 when only the sequence is known. */
+  readonly epoch: number;
   /** Undefined when only the sequence is known. */
   readonly digest: string | undefined;
 }
 
 /** No message at all. */
-export const NO_HEAD: Head = { sequence: 0, digest: undefined };
+export const NO_HEAD: Head = { sequence: 0, epoch: 0, digest: undefined };
+
+/** What a message says of itself without its payload. A missing or damaged epoch counts as 0: older than every real one. */
+export function headOfMessage(message: Pick<FeedMessage, "sequence" | "headers">): Head {
+  const epoch = Number(message.headers["Hf-Epoch"] ?? "0");
+  return { sequence: message.sequence, epoch: Number.isSafeInteger(epoch) && epoch > 0 ? epoch : 0,
+    digest: message.headers["Hf-Digest"] };
+}
 
 /** At most `headsMax` heads, the least recently used go first. */
 export class Heads {

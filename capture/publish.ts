@@ -3,12 +3,15 @@
  * order: learn the subject's last sequence, THEN read the rows in one snapshot, then publish expecting that sequence. A refused
  * publish is never sent again: the rows are read again. So the images of a subject never go back in time (I1).
  *
+ * Nothing is said twice in one epoch: an image that the stream holds already, published in this epoch, is left alone. One of an
+ * older epoch is said again, because versions of different epochs cannot tell a site which of two equal images is the newer.
+ *
  * Bounds: batchKeysMax aggregates a look, lanesMax looks at once, one look per aggregate, publishWithinMs from learning the
  * sequence to sending. Nothing is given up: on an outage the keys stay dirty and are tried again with growing pauses.
  * Not here: which aggregates are dirty (capture/capture.ts), how long a mark outlives this process (the intent journal).
  */
 import { factsOf } from "../core/log.ts";
-import { isOperating } from "../core/errors.ts";
+import { isOperating, OperatingError } from "../core/errors.ts";
 import type { Faults } from "../core/faults.ts";
 import { waitBeforeRetry, type Backoff } from "../core/retry.ts";
 import { Bell } from "../core/signal.ts";
@@ -17,12 +20,12 @@ import type { Feed, Published } from "../feed/feed.ts";
 import { subjectOf } from "../feed/subjects.ts";
 import { present } from "../core/assert.ts";
 import { readImages } from "../rows/footprint.ts";
-import type { Rows } from "../rows/rows.ts";
+import type { RowReader, Rows } from "../rows/rows.ts";
 import { changeOf, encodeChange, type Change } from "../schemas/change.ts";
 import type { Service } from "../schemas/define.ts";
-import { keyText, type AggregateKey } from "../schemas/row.ts";
+import { keyText, type AggregateKey, type Image } from "../schemas/row.ts";
 import { DirtySet } from "./dirty.ts";
-import { Heads, NO_HEAD, type Head } from "./heads.ts";
+import { headOfMessage, Heads, NO_HEAD, type Head } from "./heads.ts";
 
 export interface PublishOptions {
   readonly batchKeysMax: number;
@@ -44,9 +47,36 @@ export interface PublishRooms {
   readonly feed: Feed;
   readonly faults: Faults;
   readonly era: () => { readonly epoch: number; readonly schema: string };
+  /** Told of every epoch above our own that a message carries: the database was restored, or another process is ahead. */
+  readonly sawEpoch: (epoch: number) => void;
+  /** May these aggregates, which no call asked to delete, be called deleted? Asked in the snapshot that did not have them. */
+  readonly mayVanish: (read: RowReader, keys: readonly AggregateKey[]) => Promise<boolean>;
 }
 
+/** Why aggregates are looked at: a call that deletes named them, or anything else. */
+export type Wish = "delete" | "look";
+
 type Look = "done" | "again";
+
+interface Wishes {
+  /** Names to publish even if the stream holds the same image. */
+  readonly forced: Set<string>;
+  /** Names that a call asked to delete. */
+  readonly condemned: Set<string>;
+}
+
+/** The wishes about `names`, taken out of `wishes`. */
+function takeWishes(wishes: Wishes, names: readonly string[]): Wishes {
+  const take = (from: Set<string>): Set<string> => new Set(names.filter((name) => from.delete(name)));
+  return { forced: take(wishes.forced), condemned: take(wishes.condemned) };
+}
+
+/** What one look knows before it reads rows. */
+interface Knowledge {
+  readonly heads: ReadonlyMap<string, Head>;
+  readonly learntMs: number;
+  readonly wishes: Wishes;
+}
 
 /** One per service and process. publish() may be called before run(): the keys wait. */
 export class Publisher {
@@ -57,6 +87,8 @@ export class Publisher {
   readonly #heads: Heads;
   readonly #bell = new Bell();
   readonly #lanes = new Set<Promise<void>>();
+  /** What is wished of aggregates that are marked; a look takes the wishes with it and gives them back if it fails. */
+  readonly #wishes: Wishes = { forced: new Set(), condemned: new Set() };
   #failures = 0;
 
   constructor(rooms: PublishRooms, world: World, options: PublishOptions) {
@@ -72,11 +104,18 @@ export class Publisher {
   }
 
   /** Marks aggregates; resolves when the stream holds an image of each that was read after this call. */
-  async publish(keys: readonly AggregateKey[]): Promise<void> {
+  async publish(keys: readonly AggregateKey[], wish: Wish = "look"): Promise<void> {
     if (keys.length === 0) return;
+    if (wish === "delete") for (const key of keys) this.#wishes.condemned.add(keyText(key));
     const done = Promise.all(keys.map((key) => this.#dirty.mark(key)));
     this.#bell.ring();
     await done;
+  }
+
+  /** As publish, and says every image again even if the stream holds it: for sites that hold a newer version than the stream. */
+  force(keys: readonly AggregateKey[]): Promise<void> {
+    for (const key of keys) this.#wishes.forced.add(keyText(key));
+    return this.publish(keys);
   }
 
   /** What the stream was last known to hold for `key`. */
@@ -123,19 +162,23 @@ export class Publisher {
   /** One look at a batch. True when an outage ended it; every key has then come back as dirty. */
   async #look(keys: readonly AggregateKey[]): Promise<boolean> {
     let outage = false;
+    const wishes = takeWishes(this.#wishes, keys.map(keyText));
     const settle = (key: AggregateKey, look: Look): void => {
-      if (look === "done") this.#dirty.done(key);
-      else this.#dirty.again(key);
+      if (look === "done") return this.#dirty.done(key);
+      for (const wish of ["forced", "condemned"] as const) {
+        if (wishes[wish].has(keyText(key))) this.#wishes[wish].add(keyText(key));
+      }
+      this.#dirty.again(key);
     };
     try {
       const learntMs = this.#world.clock.monotonicMs();
       const heads = await this.#learnHeads(keys);
-      const images = await this.#rooms.rows.snapshot((read) => readImages(read, this.#rooms.service, keys));
-      this.#world.metrics.count("holdfast_footprints_read_total", keys.length);
+      const { images, kept } = await this.#read(keys, heads, wishes);
       const { schema } = this.#rooms.era();
       const looks = this.#inOrder(keys, images).map(async (key) => {
+        if (kept.has(keyText(key))) return settle(key, "done");
         const image = present(images.get(keyText(key)), "readImages answers for every key asked");
-        const look = await this.#offer(key, changeOf(image, schema), heads, learntMs).catch((error: unknown) => {
+        const look = await this.#offer(key, changeOf(image, schema), { heads, learntMs, wishes }).catch((error: unknown) => {
           outage = true;
           this.#noteOutage(error);
           return "again" as const;
@@ -146,9 +189,22 @@ export class Publisher {
     } catch (error) {
       outage = true;
       this.#noteOutage(error);
-      for (const key of keys) this.#dirty.again(key);
+      for (const key of keys) settle(key, "again");
     }
     return outage;
+  }
+
+  /** The images, and the names of those whose absence is not believed. */
+  async #read(keys: readonly AggregateKey[], heads: ReadonlyMap<string, Head>, wishes: Wishes): Promise<{
+    readonly images: ReadonlyMap<string, Image>; readonly kept: ReadonlySet<string> }> {
+    return this.#rooms.rows.snapshot(async (read) => {
+      const images = await readImages(read, this.#rooms.service, keys);
+      this.#world.metrics.count("holdfast_footprints_read_total", keys.length);
+      const vanished = keys.filter((key) => images.get(keyText(key))?.rows === undefined &&
+        !wishes.condemned.has(keyText(key)) && (heads.get(this.#subject(key))?.sequence ?? 0) > 0);
+      if (vanished.length === 0 || await this.#rooms.mayVanish(read, vanished)) return { images, kept: new Set<string>() };
+      return { images, kept: new Set(vanished.map(keyText)) };
+    });
   }
 
   #noteOutage(error: unknown): void {
@@ -167,7 +223,7 @@ export class Publisher {
 
   async #lastOf(subject: string): Promise<Head> {
     const last = await this.#rooms.feed.last(subject);
-    return last === undefined ? NO_HEAD : { sequence: last.sequence, digest: last.headers["Hf-Digest"] };
+    return last === undefined ? NO_HEAD : headOfMessage(last);
   }
 
   /**
@@ -177,9 +233,24 @@ export class Publisher {
   async #confirmEqual(subject: string, change: Change): Promise<Look> {
     const now = await this.#lastOf(subject);
     this.#heads.forget(subject);
-    if (now.digest !== change.digest) return "again";
+    if (!this.#isSaid(now, change)) return "again";
     this.#heads.learn(subject, now);
     return "done";
+  }
+
+  /** Does the stream hold this image, said in this epoch? */
+  #isSaid(head: Head, change: Change): boolean {
+    return head.digest === change.digest && head.epoch === this.#rooms.era().epoch;
+  }
+
+  /** @throws E_CENTRE_RESTORED when the stream is ahead of the epoch we publish under: whatever we said would lose. */
+  #refuseOlderEpoch(subject: string, head: Head): void {
+    const { epoch } = this.#rooms.era();
+    if (head.epoch <= epoch) return;
+    this.#heads.forget(subject);
+    this.#rooms.sawEpoch(head.epoch);
+    throw new OperatingError("E_CENTRE_RESTORED", "the stream is of a later epoch than this process publishes in",
+      { subject, epoch, streamEpoch: head.epoch });
   }
 
   /** Upserts parents first, then tombstones children first: the order in which a site can apply them. */
@@ -192,15 +263,17 @@ export class Publisher {
   }
 
   /** Publishes one image if the stream does not hold it already. */
-  async #offer(asked: AggregateKey, change: Change, heads: ReadonlyMap<string, Head>, learntMs: number): Promise<Look> {
+  async #offer(asked: AggregateKey, change: Change, knowledge: Knowledge): Promise<Look> {
     const subject = this.#subject(change.image.key);
-    const head = heads.get(subject);
-    if (head === undefined) return this.#lookUnderOwnName(change.image.key);
-    if (head.digest === change.digest) return this.#confirmEqual(subject, change);
-    if (this.#world.clock.monotonicMs() - learntMs > this.#options.publishWithinMs) return "again";
+    const head = knowledge.heads.get(subject);
+    if (head === undefined) return this.#lookUnderOwnName(change.image.key, knowledge.wishes);
+    this.#refuseOlderEpoch(subject, head);
+    if (this.#isSaid(head, change) && !knowledge.wishes.forced.has(keyText(asked))) return this.#confirmEqual(subject, change);
+    if (this.#world.clock.monotonicMs() - knowledge.learntMs > this.#options.publishWithinMs) return "again";
     try {
-      const published = await this.#send(subject, change, head);
-      return this.#afterPublish(subject, change, published);
+      const { epoch } = this.#rooms.era();
+      const published = await this.#send(subject, change, head, epoch);
+      return this.#afterPublish(subject, change, published, epoch);
     } catch (error) {
       this.#heads.forget(subject);
       if (!isOperating(error, "E_IMAGE_TOO_LARGE")) throw error;
@@ -215,13 +288,13 @@ export class Publisher {
    * The database spells the key differently from the caller (an engine that ignores case). The sequence of the aggregate's own
    * subject was not known before the rows were read, so the rows are read once more.
    */
-  async #lookUnderOwnName(key: AggregateKey): Promise<Look> {
+  async #lookUnderOwnName(key: AggregateKey, wishes: Wishes): Promise<Look> {
     const learntMs = this.#world.clock.monotonicMs();
     const heads = await this.#learnHeads([key]);
     const images = await this.#rooms.rows.snapshot((read) => readImages(read, this.#rooms.service, [key]));
     const image = present(images.get(keyText(key)), "readImages answers for every key asked");
     if (keyText(image.key) !== keyText(key)) return "again";
-    return this.#offer(key, changeOf(image, this.#rooms.era().schema), heads, learntMs);
+    return this.#offer(key, changeOf(image, this.#rooms.era().schema), { heads, learntMs, wishes });
   }
 
   /**
@@ -229,10 +302,9 @@ export class Publisher {
    * duplicates before they look at the expectation: a publisher with an old expectation would be told "stored" for a message
    * that another one stored long ago and that was replaced since (simulation, seed 441).
    */
-  #send(subject: string, change: Change, head: Head): Promise<Published> {
-    const { epoch, schema } = this.#rooms.era();
+  #send(subject: string, change: Change, head: Head, epoch: number): Promise<Published> {
     const headers: Record<string, string> = {
-      "Hf-Epoch": String(epoch), "Hf-Digest": change.digest, "Hf-Schema": schema, "Hf-At": String(this.#world.clock.nowMs()),
+      "Hf-Epoch": String(epoch), "Hf-Digest": change.digest, "Hf-Schema": change.schema, "Hf-At": String(this.#world.clock.nowMs()),
     };
     if (change.image.rows === undefined) headers["Hf-Deleted"] = "1";
     return this.#rooms.feed.publish({
@@ -241,15 +313,15 @@ export class Publisher {
     });
   }
 
-  #afterPublish(subject: string, change: Change, published: Published): Look {
+  #afterPublish(subject: string, change: Change, published: Published, epoch: number): Look {
     if (!published.stored) {
       this.#world.metrics.count("holdfast_publish_conflicts_total");
       this.#heads.forget(subject);
-      if (published.last !== undefined) this.#heads.learn(subject, { sequence: published.last, digest: undefined });
+      if (published.last !== undefined) this.#heads.learn(subject, { ...NO_HEAD, sequence: published.last });
       return "again";
     }
     this.#world.metrics.count("holdfast_published_total");
-    this.#heads.learn(subject, { sequence: published.sequence, digest: change.digest });
+    this.#heads.learn(subject, { sequence: published.sequence, epoch, digest: change.digest });
     this.#rooms.faults.clear("E_IMAGE_TOO_LARGE", keyText(change.image.key));
     return "done";
   }

@@ -1,9 +1,10 @@
 /**
  * Class scans: compare every aggregate of a kind with the stream. The answer to whatever no predicate names: calls on unknown
- * routes, wide cascades, calls whose outcome or new ids are unknown, an intent journal that was lost. Levels of depth: "keys"
- * finds what was made and removed; "images" also what changed.
+ * routes, wide cascades, calls whose outcome or new ids are unknown, an intent journal that was lost; and the auditor's daily
+ * work. Levels of depth: "keys" finds what was made and removed; "images" also what changed.
  *
- * A scan only marks differences dirty; the publish loop reads again, so a race with live changes costs work, never truth.
+ * A scan only marks differences dirty; the publish loop reads again, so a race with live changes costs work, never truth. What
+ * would delete or rewrite is shown to the guard as a whole first; what is missing in the stream always goes on.
  * Bounds: one scan per kind at a time, requests during a scan are answered by one more; at least restMs between two scans of a
  * kind; pages of pageKeysMax aggregates.
  */
@@ -13,14 +14,15 @@ import { present } from "../core/assert.ts";
 import { sleep } from "../core/clock.ts";
 import { waitBeforeRetry, type Backoff } from "../core/retry.ts";
 import type { World } from "../core/world.ts";
-import type { Feed } from "../feed/feed.ts";
-import { filterOf, keyOfSubject } from "../feed/subjects.ts";
-import { readImages, readKeys } from "../rows/footprint.ts";
-import type { Page, Rows } from "../rows/rows.ts";
+import type { RowReader, Rows } from "../rows/rows.ts";
+import { readKeys } from "../rows/footprint.ts";
 import type { Kind, Service } from "../schemas/define.ts";
-import { digestOf, keyText, type AggregateKey } from "../schemas/row.ts";
-import type { Head } from "./heads.ts";
+import { keyText, type AggregateKey } from "../schemas/row.ts";
+import { compareKeys, compareKind, type Comparison, type What } from "./compare.ts";
+import type { Blast } from "./guard.ts";
+import type { Holding } from "./held.ts";
 import type { ScanDepth } from "./touches.ts";
+import type { StreamView } from "./view.ts";
 
 export interface ScanOptions {
   readonly pageKeysMax: number;
@@ -32,24 +34,45 @@ export const SCAN_DEFAULTS: ScanOptions = { pageKeysMax: 500, restMs: 500, backo
 
 interface ScanRooms {
   readonly service: Service;
-  readonly scope: string;
   readonly rows: Rows;
-  readonly feed: Feed;
-  /** The publisher's side: mark aggregates, and take over what the stream was seen to hold. */
+  readonly view: StreamView;
+  readonly holding: Holding;
+  readonly era: () => { readonly epoch: number };
+  /** The publisher's side: mark aggregates; resolves when they are published. */
   readonly publish: (keys: readonly AggregateKey[]) => Promise<void>;
-  readonly learnHead: (key: AggregateKey, head: Head) => void;
 }
 
-interface StreamEntry extends Head {
-  readonly key: AggregateKey;
-  readonly deleted: boolean;
+/** What one scan of a kind found; `held` of the stale and superfluous ones wait for a person. */
+export interface ScanCounts {
+  readonly kind: string;
+  readonly aggregates: number;
+  readonly missing: number;
+  readonly stale: number;
+  readonly unsaid: number;
+  readonly superfluous: number;
+  readonly held: number;
 }
 
 /** One kind's scans: at most one runs, at most one is asked for. */
 interface Slot {
   running: boolean;
   depth: ScanDepth | undefined;
-  asked: (() => void)[];
+  asked: ((counts: ScanCounts) => void)[];
+  /** Aggregates of the running scan that were compared so far. */
+  seen: number;
+}
+
+/**
+ * True when a kind that a running service always has rows of has none: somebody emptied the table, or this is not the database
+ * it should be.
+ */
+export async function isEmptied(read: RowReader, service: Service): Promise<boolean> {
+  for (const kind of service.kinds.values()) {
+    if (!kind.neverEmpty) continue;
+    const { keys } = await readKeys(read, service, kind.name, { limit: kind.except.length + 1 });
+    if (keys.length === 0) return true;
+  }
+  return false;
 }
 
 /** Scans of one service; they end when `signal` aborts, and then never resolve. */
@@ -72,18 +95,34 @@ export class Scans {
     return this.#slots.size;
   }
 
+  /** Aggregates compared so far by the scan of `kind` that is running; 0 when none is. */
+  seenOf(kind: string): number {
+    return this.#slots.get(kind)?.seen ?? 0;
+  }
+
   /** Resolves when a scan of `kind` that began after this call has published every difference; never when stopped. */
-  scan(kindName: string, depth: ScanDepth): Promise<void> {
+  scan(kindName: string, depth: ScanDepth): Promise<ScanCounts> {
     let slot = this.#slots.get(kindName);
-    if (slot === undefined) this.#slots.set(kindName, (slot = { running: false, depth: undefined, asked: [] }));
+    if (slot === undefined) this.#slots.set(kindName, (slot = { running: false, depth: undefined, asked: [], seen: 0 }));
     slot.depth = slot.depth === "images" ? "images" : depth;
     const wanted = slot;
-    const done = new Promise<void>((resolve) => wanted.asked.push(resolve));
+    const done = new Promise<ScanCounts>((resolve) => wanted.asked.push(resolve));
     if (!slot.running) {
       slot.running = true;
       void this.#work(present(this.#rooms.service.kinds.get(kindName), kindName), slot);
     }
     return done;
+  }
+
+  /**
+   * Publishes those of `keys`, all of one kind, that differ from the stream and that the guard lets through.
+   * @throws E_FEED_UNAVAILABLE, E_ROWS_UNAVAILABLE: nothing was published
+   */
+  async publishFound(kindName: string, keys: readonly AggregateKey[], cause: Blast["cause"]): Promise<ScanCounts> {
+    const kind = present(this.#rooms.service.kinds.get(kindName), kindName);
+    const view = await this.#rooms.view.entriesOf(kindName, this.#signal);
+    const rooms = { ...this.#rooms, epoch: this.#rooms.era().epoch };
+    return this.#act(kind, await compareKeys(rooms, keys, view, this.#options.pageKeysMax), cause);
   }
 
   async #work(kind: Kind, slot: Slot): Promise<void> {
@@ -92,9 +131,9 @@ export class Scans {
       const depth = slot.depth ?? "keys";
       slot.depth = undefined;
       try {
-        await this.#rooms.publish(await this.#differing(kind, depth));
+        const counts = await this.#act(kind, await this.#compare(kind, depth, slot), "scan");
         this.#world.metrics.count("holdfast_class_scans_total", 1, { kind: kind.name, depth });
-        for (const tell of asked) tell();
+        for (const tell of asked) tell(counts);
         failures = 0;
         if (slot.asked.length > 0) await sleep(this.#world.clock, this.#options.restMs, this.#signal);
       } catch (error) {
@@ -109,53 +148,32 @@ export class Scans {
     this.#slots.delete(kind.name);
   }
 
-  /** Aggregates of the kind whose existence, or image, differs between stream and database. */
-  async #differing(kind: Kind, depth: ScanDepth): Promise<readonly AggregateKey[]> {
-    const inStream = await this.#readStream(kind);
-    const differing: AggregateKey[] = [];
-    for await (const found of this.#readDatabase(kind, depth)) {
-      const name = keyText(found.key);
-      const head = inStream.get(name);
-      inStream.delete(name);
-      if (head === undefined || head.deleted ||
-        (found.digest !== undefined && found.digest !== head.digest)) differing.push(found.key);
-    }
-    for (const entry of inStream.values()) if (!entry.deleted) differing.push(entry.key);
-    return differing;
+  async #compare(kind: Kind, depth: ScanDepth, slot: Slot): Promise<Comparison> {
+    slot.seen = 0;
+    const view = await this.#rooms.view.entriesOf(kind.name, this.#signal);
+    const rooms = { ...this.#rooms, epoch: this.#rooms.era().epoch };
+    return compareKind(rooms, kind, depth, view, this.#options.pageKeysMax, (seen) => void (slot.seen = seen));
   }
 
-  async #readStream(kind: Kind): Promise<Map<string, StreamEntry>> {
-    const entries = new Map<string, StreamEntry>();
-    const filter = filterOf(this.#rooms.service.name, this.#rooms.scope, kind.name);
-    const batches = this.#rooms.feed.read(
-      { filter, after: 0, headersOnly: true, untilTip: true, batchMessagesMax: 1000, batchBytesMax: 1 << 20 }, this.#signal);
-    for await (const batch of batches) {
-      for (const message of batch) {
-        const key = keyOfSubject(message.subject);
-        if (key === undefined) continue;
-        const entry = { key, sequence: message.sequence, digest: message.headers["Hf-Digest"],
-          deleted: message.headers["Hf-Deleted"] === "1" };
-        entries.set(keyText(key), entry);
-        this.#rooms.learnHead(key, entry);
-      }
-    }
-    return entries;
+  /** Publishes what differs, as far as the guard lets it through. */
+  async #act(kind: Kind, comparison: Comparison, cause: Blast["cause"]): Promise<ScanCounts> {
+    const of = (what: What): readonly AggregateKey[] =>
+      comparison.differences.filter((each) => each.what === what).map(({ key }) => key);
+    const [missing, stale, unsaid, superfluous] = [of("missing"), of("stale"), of("unsaid"), of("superfluous")];
+    const doubtful = [...stale, ...superfluous];
+    const isAdmitted = await this.#admit(kind, comparison.live, stale.length, superfluous, doubtful, cause);
+    await this.#rooms.publish([...missing, ...unsaid, ...(isAdmitted ? doubtful : [])]);
+    return { kind: kind.name, aggregates: comparison.aggregates, missing: missing.length, stale: stale.length,
+      unsaid: unsaid.length, superfluous: superfluous.length, held: isAdmitted ? 0 : doubtful.length };
   }
 
-  async *#readDatabase(kind: Kind, depth: ScanDepth): AsyncIterable<{ key: AggregateKey; digest: string | undefined }> {
-    const { rows, service } = this.#rooms;
-    for (let next: Page | undefined = { limit: this.#options.pageKeysMax }; next !== undefined; ) {
-      const asked: Page = next;
-      const page = await rows.snapshot(async (read) => {
-        const found = await readKeys(read, service, kind.name, asked);
-        const images = depth === "images" ? await readImages(read, service, found.keys) : undefined;
-        return { ...found, images };
-      });
-      for (const key of page.keys) {
-        const image = page.images?.get(keyText(key));
-        yield { key, digest: image === undefined ? undefined : digestOf(image) };
-      }
-      next = page.next;
-    }
+  async #admit(kind: Kind, live: number, rewrites: number, superfluous: readonly AggregateKey[],
+    doubtful: readonly AggregateKey[], cause: Blast["cause"]): Promise<boolean> {
+    // A service prunes its logs itself, often many rows at once.
+    if (kind.log !== undefined) return true;
+    const sourceEmptied = superfluous.length > 0 &&
+      await this.#rooms.rows.snapshot((read) => isEmptied(read, this.#rooms.service));
+    return this.#rooms.holding.admit({ kind: kind.name, deletes: superfluous.length, rewrites, live, cause, sourceEmptied },
+      doubtful.map(keyText));
   }
 }

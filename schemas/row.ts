@@ -53,6 +53,17 @@ export function keyOfRoot(kind: Kind, root: Row): AggregateKey {
   return { kind: kind.name, values: kind.key.map((column) => String(root[column])) };
 }
 
+/** Keys by their kind, in the order they came. */
+export function byKind(keys: Iterable<AggregateKey>): ReadonlyMap<string, readonly AggregateKey[]> {
+  const kinds = new Map<string, AggregateKey[]>();
+  for (const key of keys) {
+    const ofKind = kinds.get(key.kind);
+    if (ofKind === undefined) kinds.set(key.kind, [key]);
+    else ofKind.push(key);
+  }
+  return kinds;
+}
+
 /** One text per row of a table, by the columns given. */
 export function rowText(row: Row, columns: readonly string[]): string {
   return JSON.stringify(columns.map((column) => row[column] ?? null));

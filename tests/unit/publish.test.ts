@@ -34,7 +34,7 @@ class Stage {
     const world = { clock: this.clock, random: seededRandom((this.#publishers += 1)), log: silentLog, metrics: noMetrics };
     const feed = memoryFeed(this.stream, this.clock, maxImageBytes === undefined ? {} : { maxImageBytes });
     const rooms = { service: toy, scope: "all", rows: this.rows, feed, faults: this.faults,
-      era: () => ({ epoch: 1, schema: TOY_REVISION }) };
+      era: () => ({ epoch: 1, schema: TOY_REVISION }), sawEpoch: () => undefined, mayVanish: () => Promise.resolve(true) };
     const publisher = new Publisher(rooms, world, PUBLISH_DEFAULTS);
     void publisher.run(this.#stopping.signal);
     return publisher;
