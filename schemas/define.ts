@@ -44,6 +44,12 @@ export interface TableDeclaration {
   readonly local?: Readonly<Record<string, string | number | boolean | null>>;
   /** Never logged, masked where a person reads rows. */
   readonly secret?: readonly string[];
+  /**
+   * Columns that travel and that a site's own service nevertheless moves by itself, one way only: uses left of a trust fall, the
+   * time of a renewal rises. A value further that way is no drift, and repairing another column leaves it: a use that was
+   * spent is not given back.
+   */
+  readonly moves?: Readonly<Record<string, "down" | "up">>;
   /** The integer key that the database counts; a site counts its own from SITE_COUNTER_FIRST. */
   readonly counted?: string;
 }
@@ -206,7 +212,8 @@ export function declareTable(name: string, declared: TableDeclaration): Table {
   const references = declared.references ?? [];
   const counted = declared.counted === undefined ? [] : [declared.counted];
   const named = [...declared.key, ...(declared.unique ?? []).flat(), ...Object.keys(local), ...(declared.secret ?? []),
-    ...counted, ...references.flatMap((reference) => [...reference.columns, ...Object.keys(reference.when ?? {})])];
+    ...Object.keys(declared.moves ?? {}), ...counted,
+    ...references.flatMap((reference) => [...reference.columns, ...Object.keys(reference.when ?? {})])];
   for (const column of named) assert(columns.includes(column), `${name}.${column} is not a declared column`);
   assert(declared.key.length > 0, `table ${name} has no key`);
   for (const [column, value] of Object.entries(local)) {
@@ -214,14 +221,17 @@ export function declareTable(name: string, declared: TableDeclaration): Table {
     assert(value !== null || declared.columns[column]?.endsWith("?"),
       `${name}.${column} may not be NULL: a new row needs a value`);
   }
+  for (const column of Object.keys(declared.moves ?? {})) {
+    assert(/^(?:integer|datetime)/.test(declared.columns[column] ?? ""), `${name}.${column} moves and has no order known here`);
+  }
   for (const column of counted) assert(declared.columns[column] === "integer", `${name}.${column} is counted and not an integer`);
   for (const { columns: from, to, table } of references) {
     assert(from.length > 0 && from.length === to.length,
       `${name} refers to ${table} with ${from.length} columns for ${to.length}`);
   }
   return { name, key: declared.key, columns: declared.columns, unique: declared.unique ?? [],
-    references: declared.references ?? [], local, secret: declared.secret ?? [], counted: declared.counted,
-    sent: columns.filter((column) => !(column in local)) };
+    references: declared.references ?? [], local, secret: declared.secret ?? [], moves: declared.moves ?? {},
+    counted: declared.counted, sent: columns.filter((column) => !(column in local)) };
 }
 
 /** Root first, then owned tables in an order in which each follows the table it belongs to. */

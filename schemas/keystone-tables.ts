@@ -172,10 +172,11 @@ export const KEYSTONE_TABLES: Readonly<Record<string, TableDeclaration>> = {
     references: [hard("group_id", "group"), hard("user_id", "user")],
   },
   // last_verified travels: it may not be NULL, and no constant is right for a new row (a past one ends the membership at once,
-  // a future one never ends it). A renewal at a site is a site-made change like any other.
+  // a future one never ends it). A renewal at a site is a site-made change like any other; the row audit does not undo it.
   expiring_user_group_membership: {
     key: ["user_id", "group_id", "idp_id"],
     columns: { user_id: "text", group_id: "text", idp_id: "text", last_verified: "datetime" },
+    moves: { last_verified: "up" },
     references: [hard("group_id", "group"), hard("idp_id", "identity_provider"), hard("user_id", "user")],
   },
   // ---- Delegation and credentials.
@@ -187,6 +188,7 @@ export const KEYSTONE_TABLES: Readonly<Record<string, TableDeclaration>> = {
     columns: { id: "text", trustor_user_id: "text", trustee_user_id: "text", project_id: "text?",
       impersonation: "boolean", deleted_at: "datetime?", expires_at: "datetime?", remaining_uses: "integer?",
       extra: "text?", expires_at_int: "bigint?", redelegated_trust_id: "text?", redelegation_count: "integer?" },
+    moves: { remaining_uses: "down" },
     references: [soft("trustor_user_id", "user", LIVE), soft("trustee_user_id", "user", LIVE),
       soft("project_id", "project", LIVE), soft("redelegated_trust_id", "trust", LIVE)],
   },
