@@ -4,11 +4,12 @@
  *
  * Invariants: a head that two parsers could read differently reaches no handler; calls of one connection are handled one
  * after the other, so that pipelined writes keep their order; a broken request never gets its refusal mixed into the answer
- * of another; draining finishes what was begun, up to drainTimeoutMs.
+ * of another; draining finishes what was begun, up to drainTimeoutMs, and answers what arrives on idle connections for a moment.
  * Not here: forwarding, capture; Upgrade (no listener: such requests are served as plain HTTP/1.1).
  */
 import { createServer as createPlain, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import { createServer as createTls } from "node:https";
+import { Server as NetServer } from "node:net";
 import type { Duplex } from "node:stream";
 import { present } from "../core/assert.ts";
 import { isOperating } from "../core/errors.ts";
@@ -28,6 +29,8 @@ export const CLIENT_IDLE_MS = 80_000;
 /** A head must be complete after this long: 408. */
 export const HEAD_TIMEOUT_MS = 60_000;
 
+/** While draining, how long idle connections stay open for calls that their clients have sent already. */
+const DRAIN_LINGER_MS = 500;
 /** Connections that wait to be accepted; the system may allow fewer. */
 const LISTEN_BACKLOG = 4096;
 
@@ -71,6 +74,7 @@ class NodeServer implements ProxyServer {
   readonly #replaced = new WeakSet<Duplex>();
   #underWay = 0;
   #draining = false;
+  #lingered = false;
 
   constructor(settings: ServerSettings, world: World) {
     this.#settings = settings;
@@ -119,16 +123,20 @@ class NodeServer implements ProxyServer {
         for (const stream of this.#carried) stream.destroy();
         this.#server.closeAllConnections();
       });
-      this.#server.close(() => {
+      // The listener alone: http's own close() would also cut idle connections at once, on which a call may be on its way.
+      NetServer.prototype.close.call(this.#server, () => {
         cancel();
         resolve();
       });
-      for (const [socket, { newest, used }] of this.#connections) {
-        if (newest !== undefined) newest.shouldKeepAlive = false;
-        if (!used) socket.destroy();
-      }
-      this.#server.closeIdleConnections();
+      for (const { newest } of this.#connections.values()) if (newest !== undefined) newest.shouldKeepAlive = false;
+      this.#world.clock.after(Math.min(DRAIN_LINGER_MS, this.#settings.drainTimeoutMs), () => this.#closeIdle());
     });
+  }
+
+  #closeIdle(): void {
+    this.#lingered = true;
+    for (const [socket, { used }] of this.#connections) if (!used) socket.destroy();
+    this.#server.closeIdleConnections();
   }
 
   #receive(request: IncomingMessage, response: ServerResponse): void {
@@ -141,7 +149,7 @@ class NodeServer implements ProxyServer {
     response.once("close", () => {
       this.#underWay -= 1;
       if (connection.newest === response) connection.newest = undefined;
-      if (this.#draining) this.#server.closeIdleConnections();
+      if (this.#lingered) this.#server.closeIdleConnections();
     });
     if (this.#draining || originalMethod(socket) !== undefined) response.shouldKeepAlive = false;
     if (before === undefined) this.#begin(request, response);

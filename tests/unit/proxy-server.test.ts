@@ -172,6 +172,17 @@ describe("the server side of the proxy", () => {
     await assert.rejects(proxy.client());
   });
 
+  it("drains: answers a call that was on its way on an idle connection, and closes it", async () => {
+    await start();
+    const client = await proxy.client();
+    const stopped = proxy.server.stop();
+    client.send(`POST /late HTTP/1.1\r\n${HOST}Content-Length: 0\r\n\r\n`);
+    (await proxy.upstream.next()).end("HTTP/1.1 201 Created\r\nContent-Length: 2\r\n\r\nok");
+    await stopped;
+    await client.gone();
+    assert.match(client.received, /^HTTP\/1.1 201 Created[^]*\r\nConnection: close\r\n[^]*ok$/i);
+  });
+
   it("drains: cuts off what does not finish in time", async () => {
     await start({ drainTimeoutMs: 50 });
     const client = await proxy.client();
