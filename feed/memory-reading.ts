@@ -73,6 +73,10 @@ export class MemoryReading implements Listener {
     const { filter, batchMessagesMax, batchBytesMax, headersOnly } = this.#options;
     const found: FeedMessage[] = [];
     for (const message of this.#stream.above(this.#reached, filter)) {
+      if (this.#stream.losesDelivery()) {
+        if (found.length === 0) this.#reached = message.sequence;
+        continue;
+      }
       found.push(headersOnly === true ? { ...message, payload: new Uint8Array(0) } : message);
       if (found.length === batchMessagesMax) break;
     }

@@ -7,7 +7,7 @@
  * Not here: connections, permissions, sizes of anything but the stream.
  */
 import type { Clock } from "../core/clock.ts";
-import { OperatingError } from "../core/errors.ts";
+import { isOperating, OperatingError } from "../core/errors.ts";
 import { unavailable } from "./answers.ts";
 import type { FeedMessage, Publication, Published, StreamState } from "./feed.ts";
 import { DUPLICATE_WINDOW_MS } from "./settings.ts";
@@ -26,6 +26,19 @@ export interface MemoryStreamOptions {
   readonly startBeyondEnd?: "clip" | "wait";
 }
 
+/** What becomes of a publish that gets no answer; "later": it arrives LATE_PUBLISH_MS after its sender gave up. */
+export type PublishFate = "stored" | "not stored" | "stored later";
+
+/** Shorter than the last settle re-read, which is what finds such a message. */
+export const LATE_PUBLISH_MS = 20_000;
+
+/** A copy of a stream's files, as a backup has them. */
+export interface StreamCopy {
+  readonly messages: readonly FeedMessage[];
+  readonly last: number;
+  readonly created: string | undefined;
+}
+
 interface Kept {
   readonly message: FeedMessage;
   /** The message that this one replaced, which a damaged server may show again. */
@@ -42,6 +55,8 @@ export interface Readable {
   listen(listener: Listener): () => void;
   readonly startBeyondEnd: "clip" | "wait";
   readonly repeatsDeliveries: boolean;
+  /** True when the message that is about to be handed out is lost on its way. */
+  losesDelivery(): boolean;
 }
 
 export interface Listener {
@@ -87,7 +102,8 @@ export class MemoryStream implements Readable {
   #created: string | undefined;
   #refusesNewSubjects = false;
   #repeats = false;
-  readonly #acksToLose: ("stored" | "not stored")[] = [];
+  #deliveriesToLose = 0;
+  readonly #acksToLose: PublishFate[] = [];
   #unnamedConflicts = 0;
 
   constructor(service: string, clock: Clock, options: MemoryStreamOptions = {}) {
@@ -100,7 +116,14 @@ export class MemoryStream implements Readable {
   /** What real servers were seen doing, at the caller's wish. */
   readonly faults = {
     /** The next publish gets no answer, whether or not it was stored. Calls add up. */
-    loseAck: (fate: "stored" | "not stored"): void => void this.#acksToLose.push(fate),
+    loseAck: (fate: PublishFate): void => void this.#acksToLose.push(fate),
+    /** The next `count` messages on their way to readers are lost, and nobody says so. Calls add up. */
+    loseDeliveries: (count: number): void => void (this.#deliveriesToLose += count),
+    /** Everything that is stored now, to be put back later. */
+    copy: (): StreamCopy => ({ created: this.#created, last: this.#last,
+      messages: this.#order.flatMap((kept) => (kept.gone ? [] : [kept.message])) }),
+    /** The server's files are replaced by an older copy, and it starts again. */
+    restore: (copy: StreamCopy): void => this.#restore(copy),
     /** The next publish is refused as a conflict by a server that names no sequence (10164). */
     conflictWithoutSequence: (times = 1): void => void (this.#unnamedConflicts += times),
     /** Readers get every batch twice while this is on. */
@@ -123,6 +146,12 @@ export class MemoryStream implements Readable {
     return this.#repeats;
   }
 
+  losesDelivery(): boolean {
+    if (this.#deliveriesToLose === 0) return false;
+    this.#deliveriesToLose -= 1;
+    return true;
+  }
+
   /** Creates the stream if it is missing. */
   ensure(): StreamState {
     this.#created ??= this.#creationTime();
@@ -141,7 +170,8 @@ export class MemoryStream implements Readable {
   publish(publication: Publication): Published {
     this.state();
     const fate = this.#acksToLose.shift();
-    if (fate === "not stored") throw unavailable("publishing: no answer in time");
+    if (fate === "stored later") this.#clock.after(LATE_PUBLISH_MS, () => void this.#decideLate(publication));
+    if (fate === "not stored" || fate === "stored later") throw unavailable("publishing: no answer in time");
     const outcome = this.#decide(publication);
     if (fate === "stored") throw unavailable("publishing: no answer in time");
     return outcome;
@@ -210,6 +240,14 @@ export class MemoryStream implements Readable {
     return { stored: true, sequence: this.#last };
   }
 
+  #decideLate(publication: Publication): void {
+    try {
+      this.#decide(publication);
+    } catch (error) {
+      if (!isOperating(error)) throw error;
+    }
+  }
+
   #store(message: FeedMessage): void {
     const held = this.#newest.get(message.subject) ?? this.#revived.get(message.subject);
     if (held !== undefined) this.#remove(held);
@@ -261,6 +299,20 @@ export class MemoryStream implements Readable {
   }
 
   #recreate(): void {
+    this.#empty();
+    this.#created = this.#creationTime();
+    this.#breakReaders("the server ended the reading: 409 Consumer Deleted");
+  }
+
+  #restore(copy: StreamCopy): void {
+    this.#empty();
+    for (const message of copy.messages) this.#putBack(message, true);
+    this.#last = copy.last;
+    this.#created = copy.created;
+    this.#breakReaders("the connection was lost");
+  }
+
+  #empty(): void {
     this.#order = [];
     this.#goneInOrder = 0;
     this.#newest.clear();
@@ -268,8 +320,6 @@ export class MemoryStream implements Readable {
     this.#acknowledged.clear();
     this.#last = 0;
     this.#sizeBytes = 0;
-    this.#created = this.#creationTime();
-    this.#breakReaders("the server ended the reading: 409 Consumer Deleted");
   }
 
   #creationTime(): string {

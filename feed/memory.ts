@@ -7,7 +7,7 @@
  * Not here: what the stream does and how it fails (memory-stream.ts), permissions, TLS.
  */
 import { assert } from "../core/assert.ts";
-import type { Clock } from "../core/clock.ts";
+import { sleep, type Clock } from "../core/clock.ts";
 import { OperatingError } from "../core/errors.ts";
 import { silentLog } from "../core/log.ts";
 import { noMetrics } from "../core/metrics.ts";
@@ -18,16 +18,25 @@ import { MemoryReading } from "./memory-reading.ts";
 import type { MemoryStream } from "./memory-stream.ts";
 
 const IMAGE_BYTES_MAX = 1024 ** 2 - 16 * 1024;
+const PAYLOAD_BYTES_MAX = 1024 ** 2;
 const IDLE_HEARTBEAT_MS = 5_000;
+/** How long a call waits for an answer that does not come. */
+const ANSWER_WITHIN_MS = 5_000;
 
 export interface MemoryFeedOptions {
   readonly idleHeartbeatMs?: number;
   readonly maxImageBytes?: number;
 }
 
+/** Which way a cut connection loses what is sent: "there": requests do not arrive; "back": they do, and answers do not. */
+export type CutWay = "there" | "back" | "both";
+
 export interface MemoryFeed extends Feed {
-  /** Cuts this handle off, or with undefined joins it again. Its readings end, its calls fail. */
-  cut(reason: string | undefined): void;
+  /**
+   * Cuts this handle off, or with undefined joins it again. Its readings end, its calls fail: at once when both ways are cut,
+   * else after ANSWER_WITHIN_MS, and the handle believes that it is connected.
+   */
+  cut(reason: string | undefined, way?: CutWay): void;
   /** Reports sent over this handle while it was joined, oldest first. */
   readonly reports: readonly { readonly subject: string; readonly payload: Uint8Array }[];
 }
@@ -47,6 +56,7 @@ class MemoryHandle implements MemoryFeed {
   readonly #asks = new Set<(error: OperatingError) => void>();
   readonly #ends = new Set<() => void>();
   #reason: string | undefined;
+  #way: CutWay = "both";
 
   constructor(server: MemoryStream, clock: Clock, options: MemoryFeedOptions) {
     this.stream = server.name;
@@ -56,13 +66,17 @@ class MemoryHandle implements MemoryFeed {
   }
 
   async ensureStream(): Promise<StreamState> {
-    await this.#reach();
-    return this.#server.ensure();
+    await this.#reach("there");
+    const state = this.#server.ensure();
+    await this.#reach("back");
+    return state;
   }
 
   async state(): Promise<StreamState> {
-    await this.#reach();
-    return this.#server.state();
+    await this.#reach("there");
+    const state = this.#server.state();
+    await this.#reach("back");
+    return state;
   }
 
   async publish(publication: Publication): Promise<Published> {
@@ -75,19 +89,22 @@ class MemoryHandle implements MemoryFeed {
       throw new OperatingError("E_IMAGE_TOO_LARGE", `the message of ${publication.subject} is too large for the feed`,
         { subject: publication.subject, sizeBytes, sizeBytesMax });
     }
-    await this.#reach();
+    await this.#reach("there");
     const outcome = this.#server.publish(publication);
-    await this.#reach();
+    await this.#reach("back");
     return outcome;
   }
 
   async last(subject: string): Promise<FeedMessage | undefined> {
-    await this.#reach();
-    return this.#server.last(subject);
+    await this.#reach("there");
+    const last = this.#server.last(subject);
+    await this.#reach("back");
+    return last;
   }
 
   async *read(options: ReadOptions, signal: AbortSignal): AsyncGenerator<readonly FeedMessage[], void, void> {
-    await this.#reach();
+    await this.#reach("there");
+    await this.#reach("back");
     const reading = new MemoryReading(this.#server, options, this.#clock, this.#options.idleHeartbeatMs ?? IDLE_HEARTBEAT_MS);
     const onAbort = (): void => reading.end();
     this.#readings.add(reading);
@@ -107,13 +124,16 @@ class MemoryHandle implements MemoryFeed {
 
   async purge(subject: string, sequence: number): Promise<void> {
     assert(!/[*>]/.test(subject), "one subject is purged at a time");
-    await this.#reach();
+    await this.#reach("there");
     this.#server.purge(subject, sequence);
-    await this.#reach();
+    await this.#reach("back");
   }
 
   async ask(subject: string, question: Uint8Array, timeoutMs: number): Promise<Uint8Array> {
-    await this.#reach();
+    await this.#reach("there");
+    if (question.byteLength > PAYLOAD_BYTES_MAX) {
+      throw new OperatingError("E_OPERATION_INPUT", `the question for ${subject} is too large`, { subject });
+    }
     const answer = await new Promise<Uint8Array>((resolve, reject) => {
       const end = (settle: () => void): void => {
         cancel();
@@ -127,7 +147,7 @@ class MemoryHandle implements MemoryFeed {
       if (this.#server.ask(subject, question, (given) => end(() => resolve(Uint8Array.from(given))))) return;
       fail(new OperatingError("E_ASK_UNANSWERED", `nobody serves ${subject} now`, { subject }));
     });
-    await this.#reach();
+    await this.#reach("back");
     return answer;
   }
 
@@ -135,7 +155,7 @@ class MemoryHandle implements MemoryFeed {
     const desk = new AnswerDesk(answer, { log: silentLog, metrics: noMetrics });
     const leave = this.#server.serve({ subject, joined: () => this.#reason === undefined,
       take: (question, askedOn, reply) => desk.take(question, askedOn, (given) => {
-        if (this.#reason === undefined) reply(given);
+        if (this.#reason === undefined && given.byteLength <= PAYLOAD_BYTES_MAX) reply(given);
       }) });
     const end = (): void => {
       desk.close();
@@ -151,7 +171,7 @@ class MemoryHandle implements MemoryFeed {
   }
 
   disconnected(): string | undefined {
-    return this.#reason;
+    return this.#way === "both" ? this.#reason : undefined;
   }
 
   close(): Promise<void> {
@@ -160,16 +180,20 @@ class MemoryHandle implements MemoryFeed {
     return Promise.resolve();
   }
 
-  cut(reason: string | undefined): void {
+  cut(reason: string | undefined, way: CutWay = "both"): void {
     this.#reason = reason;
+    this.#way = way;
     if (reason === undefined) return;
     for (const reading of [...this.#readings]) reading.broken(unavailable(reason));
     for (const fail of [...this.#asks]) fail(unavailable(`${reason}; what was asked may or may not have been done`));
   }
 
-  /** One step of the way to the server or back; other work may come in between. */
-  async #reach(): Promise<void> {
+  /** One way to the server or back; other work may come in between. */
+  async #reach(way: "there" | "back"): Promise<void> {
     await Promise.resolve();
-    if (this.#reason !== undefined) throw unavailable(this.#reason);
+    if (this.#reason === undefined || (this.#way !== "both" && this.#way !== way)) return;
+    const reason = this.#reason;
+    if (this.#way !== "both") await sleep(this.#clock, ANSWER_WITHIN_MS);
+    throw unavailable(reason);
   }
 }

@@ -19,6 +19,18 @@ export type CommitFault = RowFault | "unknown-stored" | "unknown-lost";
 export interface RowFaults {
   beforeCall?(verb: string, table: string | undefined): RowFault | undefined;
   beforeCommit?(): CommitFault | undefined;
+  /** How many commits a snapshot lags behind, as on a replica; at most STALE_COMMITS_MAX. */
+  staleBy?(): number;
+}
+
+/** States of the past that are kept for stale snapshots, where there are any. */
+export const STALE_COMMITS_MAX = 8;
+
+/** One row in one commit. */
+export interface RowChange {
+  readonly table: Table;
+  readonly before: Row | undefined;
+  readonly after: Row | undefined;
 }
 
 export interface MemoryOptions {
@@ -29,6 +41,12 @@ export interface MemoryOptions {
   /** Tables whose rows go with the row that a hard reference of theirs names; elsewhere such a removal is refused. */
   readonly cascades?: readonly string[];
   readonly faults?: RowFaults;
+  /** Keep every commit, so that rewind() can take them back. For short lives: they are never forgotten. */
+  readonly keepsCommits?: boolean;
+  /** Told of every commit and of every rewind, in order, once it is visible. */
+  readonly observe?: (changes: readonly RowChange[], why: "commit" | "rewind") => void;
+  /** Take hard references for soft ones: a mistake that tests plant. */
+  readonly ignoresReferences?: boolean;
   /** Migration revisions to answer with. */
   readonly revisions?: readonly string[];
 }
@@ -54,6 +72,13 @@ export interface Written {
   readonly key: string;
 }
 
+/** A commit as it is kept for a rewind, with the counters as it left them. */
+interface KeptCommit {
+  readonly stamp: number;
+  readonly rows: ReadonlyMap<string, { readonly rows: MemoryTable; readonly key: string; readonly before: Row | undefined }>;
+  readonly counters: ReadonlyMap<MemoryTable, number>;
+}
+
 /** Tables, the last commit, and who still looks at older states. */
 export class MemoryStore {
   readonly options: MemoryOptions;
@@ -61,11 +86,24 @@ export class MemoryStore {
   readonly incoming = new Map<string, Incoming[]>();
   readonly #short = new Map<string, ShortFractions>();
   readonly #watched = new Map<number, number>();
-  readonly #stale: Written[] = [];
+  readonly #stale: (Written & { readonly stamp: number })[] = [];
+  readonly #commits: KeptCommit[] = [];
+  readonly #keptStates: number;
   committed = 0;
+  /** Rises when the server is replaced: whoever began before is cut off. */
+  generation = 0;
+  /** Takes back what the running writer wrote. */
+  abortWriter: (() => void) | undefined;
 
   constructor(options: MemoryOptions) {
     this.options = options;
+    this.#keptStates = options.faults?.staleBy === undefined ? 0 : STALE_COMMITS_MAX;
+  }
+
+  /** The state that a snapshot which begins now sees. */
+  stampNow(): number {
+    const lag = Math.min(this.options.faults?.staleBy?.() ?? 0, STALE_COMMITS_MAX);
+    return Math.max(0, this.committed - lag);
   }
 
   /** Adds an empty table. Holdfast's own tables (`isOwn`) compare byte by byte on every engine. */
@@ -111,16 +149,53 @@ export class MemoryStore {
   }
 
   /** Makes what the writer wrote the state that new snapshots see. */
-  commit(stamp: number, written: readonly Written[]): void {
+  commit(stamp: number, written: readonly Written[], why: "commit" | "rewind" = "commit"): void {
+    const keeps = this.options.keepsCommits === true;
+    const changed = new Map<string, { rows: MemoryTable; key: string; before: Row | undefined }>();
+    if (keeps || this.options.observe !== undefined) {
+      for (const { rows, key } of written) {
+        const name = `${rows.table.name} ${key}`;
+        if (!changed.has(name)) changed.set(name, { rows, key, before: rows.get(key, this.committed) });
+      }
+    }
+    if (keeps && why === "commit") {
+      const counters = new Map([...this.tables.values()].map((table) => [table, table.counter]));
+      this.#commits.push({ stamp, rows: changed, counters });
+    }
     this.committed = stamp;
-    for (const one of written) this.#stale.push(one);
+    for (const { rows, key } of written) this.#stale.push({ rows, key, stamp });
+    this.options.observe?.([...changed.values()].map(({ rows, key, before }) =>
+      ({ table: rows.table, before, after: rows.get(key, stamp) })), why);
     this.#prune();
   }
 
-  /** Forgets old versions as soon as nobody reads a state older than the last commit. */
+  /**
+   * A failover that lost commits, or a restored backup: everything after commit number `stamp` is taken back, counters too, and
+   * everybody is cut off. The tables themselves stay. Needs keepsCommits.
+   */
+  rewind(stamp: number): void {
+    this.abortWriter?.();
+    this.generation += 1;
+    const written: Written[] = [];
+    const next = this.committed + 1;
+    for (let last = this.#commits.at(-1); last !== undefined && last.stamp > stamp; last = this.#commits.at(-1)) {
+      this.#commits.pop();
+      for (const { rows, key, before } of last.rows.values()) {
+        rows.put(key, before, next);
+        written.push({ rows, key });
+      }
+    }
+    const counters = this.#commits.at(-1)?.counters;
+    for (const table of this.tables.values()) table.countAgainFrom(counters?.get(table) ?? 1);
+    this.commit(next, written, "rewind");
+  }
+
+  /** Forgets old versions as soon as nobody can read the states that they belong to. */
   #prune(): void {
+    const oldest = this.committed - this.#keptStates;
     for (const stamp of this.#watched.keys()) if (stamp < this.committed) return;
-    for (const { rows, key } of this.#stale.splice(0)) rows.prune(key, this.committed);
+    const left = this.#stale.findIndex(({ stamp }) => stamp > oldest);
+    for (const { rows, key } of this.#stale.splice(0, left === -1 ? this.#stale.length : left)) rows.prune(key, oldest);
   }
 }
 

@@ -29,7 +29,9 @@ export class MemoryTable {
   readonly #versions = new Map<string, RowVersion[]>();
   readonly #indexes = new Map<string, { readonly columns: readonly string[]; readonly entries: Index }>();
   #ordered: readonly string[] | undefined;
-  #counter = 1;
+  /** What the counted key gets next. */
+  counter = 1;
+  #countFloor = 1;
 
   constructor(table: Table, fold: Folding) {
     this.table = table;
@@ -121,12 +123,23 @@ export class MemoryTable {
 
   /** The next value of the counted key, above everything counted or inserted before. */
   nextCount(): number {
-    return this.#counter++;
+    return this.counter++;
   }
 
   /** Counting goes on at `first` or where it already is. */
   countFrom(first: number): void {
-    this.#counter = Math.max(this.#counter, first);
+    this.counter = Math.max(this.counter, first);
+  }
+
+  /** As countFrom, and a rewind does not take it back. */
+  keepCountFrom(first: number): void {
+    this.#countFloor = Math.max(this.#countFloor, first);
+    this.countFrom(first);
+  }
+
+  /** Counting starts again at `next`, as after a rewind. */
+  countAgainFrom(next: number): void {
+    this.counter = Math.max(this.#countFloor, next);
   }
 
   #compareTuples(left: readonly Value[], right: readonly Value[]): number {

@@ -22,15 +22,23 @@ import { columnKind, isNullable, kindOf } from "./wire.ts";
 class MemoryReader implements RowReader {
   protected readonly store: MemoryStore;
   protected readonly stamp: number;
+  readonly #generation: number;
 
   constructor(store: MemoryStore, stamp: number) {
     this.store = store;
     this.stamp = stamp;
+    this.#generation = store.generation;
+  }
+
+  /** True when the server that this began on is gone. */
+  protected get isCutOff(): boolean {
+    return this.#generation !== this.store.generation;
   }
 
   /** Runs one call; the writer adds what an error does to its transaction. */
   protected call<T>(verb: string, table: Table, work: (rows: MemoryTable) => T): Promise<T> {
     return Promise.resolve().then(() => {
+      if (this.isCutOff) throw faultError("unavailable");
       this.store.fault(verb, table);
       return work(this.store.tableOf(table));
     });
@@ -193,6 +201,7 @@ class MemoryWriter extends MemoryReader implements RowWriter {
       const others = stored.find(columns, stored.textOf(row, columns), this.stamp);
       if (others.some((other) => stored.textOf(other, table.key) !== ownKey)) throw uniqueError(table, columns);
     }
+    if (this.store.options.ignoresReferences === true) return;
     for (const { columns, table: target, to, hard, markers } of table.references) {
       const tuple = columns.map((column) => row[column] ?? null);
       // Rows that markers name come with the service's migrations; nobody has to make them here.
@@ -208,6 +217,7 @@ class MemoryWriter extends MemoryReader implements RowWriter {
 
   /** What refers to a row that goes, or whose referred-to values change. */
   #checkLeaving(stored: MemoryTable, was: Row, now: Row | undefined): void {
+    if (this.store.options.ignoresReferences === true) return;
     for (const { table: children, columns, to, cascades } of this.store.incoming.get(stored.table.name) ?? []) {
       const text = stored.textOf(was, to);
       if (now !== undefined && stored.textOf(now, to) === text) continue;
@@ -235,7 +245,15 @@ function liveTable(table: Table, options: MemoryOptions): LiveTable {
   return { name: table.name, columns, key: table.key, unique: table.unique, references };
 }
 
-class MemoryRows implements Rows {
+/** The twin, with what can happen to a database server as a whole. */
+export interface MemoryTwin extends Rows {
+  /** Number of the last commit. */
+  readonly commits: number;
+  /** Takes back everything after that commit, as a failover or a restored backup does, and cuts everybody off. */
+  rewind(commit: number): void;
+}
+
+class MemoryRows implements MemoryTwin {
   readonly engine = "memory";
   readonly #store: MemoryStore;
   #lastWriter: Promise<unknown> = Promise.resolve();
@@ -248,7 +266,7 @@ class MemoryRows implements Rows {
 
   async snapshot<T>(work: (read: RowReader) => Promise<T>): Promise<T> {
     this.#begin();
-    const stamp = this.#store.committed;
+    const stamp = this.#store.stampNow();
     this.#store.watch(stamp);
     try {
       return await work(new MemoryReader(this.#store, stamp));
@@ -266,6 +284,10 @@ class MemoryRows implements Rows {
   async #write<T>(work: (write: RowWriter) => Promise<T>): Promise<T> {
     this.#begin();
     const writer = new MemoryWriter(this.#store, this.#store.committed + 1);
+    this.#store.abortWriter = () => {
+      writer.undoTo(0);
+      writer.doom = faultError("unavailable");
+    };
     let fault: CommitFault | undefined;
     let result: T;
     try {
@@ -276,6 +298,8 @@ class MemoryRows implements Rows {
     } catch (error) {
       writer.undoTo(0);
       throw error;
+    } finally {
+      this.#store.abortWriter = undefined;
     }
     writer.publish();
     if (fault !== undefined) throw faultError(fault);
@@ -285,6 +309,14 @@ class MemoryRows implements Rows {
   #begin(): void {
     if (this.#closed) throw new OperatingError("E_ROWS_UNAVAILABLE", "the row store is closed");
     this.#store.fault("begin", undefined);
+  }
+
+  get commits(): number {
+    return this.#store.committed;
+  }
+
+  rewind(commit: number): void {
+    this.#store.rewind(commit);
   }
 
   reflect(): Promise<readonly LiveTable[]> {
@@ -301,7 +333,7 @@ class MemoryRows implements Rows {
   }
 
   ensureCounter(table: Table, first: number): Promise<void> {
-    this.#store.tableOf(table).countFrom(first);
+    this.#store.tableOf(table).keepCountFrom(first);
     return Promise.resolve();
   }
 
@@ -320,6 +352,6 @@ class MemoryRows implements Rows {
 }
 
 /** A row store in memory that holds `tables`, empty. */
-export function memoryRows(tables: readonly Table[], options: MemoryOptions = {}): Rows {
+export function memoryRows(tables: readonly Table[], options: MemoryOptions = {}): MemoryTwin {
   return new MemoryRows(tables, options);
 }

@@ -4,11 +4,13 @@ import { systemClock } from "../../core/clock.ts";
 import { isOperating } from "../../core/errors.ts";
 import { memoryFeed } from "../../feed/memory.ts";
 import { MemoryStream } from "../../feed/memory-stream.ts";
-import { feedContract, follow, kindFilter, put, readAll, SERVICE, stored, textOf, until } from "./feed.suite.ts";
+import { askingContract } from "./feed-asking.suite.ts";
+import { feedContract, follow, kindFilter, put, readAll, SERVICE, stored, textOf,
+  until, type FeedSubject } from "./feed.suite.ts";
 
 const IDLE_HEARTBEAT_MS = 50;
 
-feedContract("memory", async () => {
+async function opened(): Promise<FeedSubject> {
   const stream = new MemoryStream(SERVICE, systemClock);
   const open = () => memoryFeed(stream, systemClock, { idleHeartbeatMs: IDLE_HEARTBEAT_MS });
   const [centre, other, site] = [open(), open(), open()];
@@ -17,7 +19,10 @@ feedContract("memory", async () => {
     purge: (subject) => Promise.resolve(stream.faults.purge(subject, Infinity)),
     disturbReaders: () => Promise.resolve(stream.faults.restart()),
     close: async () => void await Promise.all([centre, other, site].map((feed) => feed.close())) };
-});
+}
+
+feedContract("memory", opened);
+askingContract("memory", opened);
 
 describe("the stream in memory", () => {
   const USER = "os.v1.identity.all.user.a";
@@ -122,6 +127,69 @@ describe("the stream in memory", () => {
     feed.cut(undefined);
     assert.equal(textOf(await feed.last(USER)), "x");
     assert.deepEqual(feed.reports, []);
+  });
+
+  it("keeps what arrives over a connection that loses answers, and nothing over one that loses requests", async () => {
+    const stream = new MemoryStream(SERVICE, systemClock);
+    const quick = { ...systemClock, after: (_delayMs: number, action: () => void) => systemClock.after(0, action) };
+    const [feed, other] = [memoryFeed(stream, quick), memoryFeed(stream, systemClock)];
+    await feed.ensureStream();
+    feed.cut("nothing comes back", "back");
+    assert.equal(feed.disconnected(), undefined);
+    await assert.rejects(put(feed, USER, 0, "arrived"), unavailable);
+    assert.equal(textOf(await other.last(USER)), "arrived");
+    feed.cut("nothing gets there", "there");
+    await assert.rejects(put(feed, `${USER}2`, 0, "lost"), unavailable);
+    assert.equal(await other.last(`${USER}2`), undefined);
+    feed.cut(undefined);
+    assert.equal(textOf(await feed.last(USER)), "arrived");
+  });
+
+  it("loses deliveries without a word, stores a publish after its sender gave up, and goes back to an older copy", async () => {
+    const stream = new MemoryStream(SERVICE, { ...systemClock, after: (_delayMs, action) => systemClock.after(0, action) });
+    const feed = memoryFeed(stream, systemClock);
+    await feed.ensureStream();
+    await stored(feed, USER, 0, "old");
+    const copy = stream.faults.copy();
+    stream.faults.loseAck("stored later");
+    await assert.rejects(put(feed, `${USER}2`, 0, "late"), unavailable);
+    assert.equal(await feed.last(`${USER}2`), undefined);
+    await until("it was stored after all", () => stream.lastSequence() === 2);
+    stream.faults.loseDeliveries(1);
+    assert.deepEqual((await readAll(feed, kindFilter("user"), 0)).map(textOf), ["late"]);
+    stream.faults.restore(copy);
+    assert.deepEqual((await readAll(feed, kindFilter("user"), 0)).map(textOf), ["old"]);
+    assert.equal(await stored(feed, `${USER}3`, 0), 2);
+  });
+
+  it("neither asks nor answers over a handle that is cut off, and does both when it is joined again", async () => {
+    const { stream, feed } = await fresh();
+    const site = memoryFeed(stream, systemClock);
+    const subject = "os.ask.v1.identity.site.edge1";
+    let open = (): void => undefined;
+    const gate = new Promise<void>((resolve) => { open = resolve; });
+    let isHeard = false;
+    site.serve(subject, async (question) => {
+      isHeard = Buffer.from(question).toString() === "slow";
+      if (isHeard) await gate;
+      return question;
+    });
+    const question = (text: string) => feed.ask(subject, Buffer.from(text), 100);
+    site.cut("the cable is out");
+    await assert.rejects(question("?"), (error) => isOperating(error, "E_ASK_UNANSWERED"));
+    site.cut(undefined);
+    await question("?");
+    const slow = question("slow");
+    slow.catch(() => undefined);
+    await until("it was heard", () => isHeard);
+    feed.cut("the cable is out");
+    await assert.rejects(slow, unavailable);
+    await assert.rejects(question("?"), unavailable);
+    open();
+    feed.cut(undefined);
+    assert.equal(Buffer.from(await question("again")).toString(), "again");
+    await site.close();
+    await assert.rejects(question("?"), (error) => isOperating(error, "E_ASK_UNANSWERED"));
   });
 
   it("gives a reader beyond the end the next message, or lets it wait, as old and new servers do", async () => {

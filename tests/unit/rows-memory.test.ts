@@ -2,13 +2,14 @@
 import assert from "node:assert/strict";
 import { isOperating } from "../../core/errors.ts";
 import { memoryRows } from "../../rows/memory.ts";
-import type { CommitFault, RowFault } from "../../rows/memory-store.ts";
+import type { CommitFault, RowChange, RowFault } from "../../rows/memory-store.ts";
 import type { Match } from "../../rows/rows.ts";
 import { declareTable } from "../../schemas/define.ts";
 
 const PARENT = declareTable("parent", { key: ["id"], columns: { id: "text", at: "datetime?" } });
 const CHILD = declareTable("child", { key: ["id"], columns: { id: "integer", parent: "text" },
   references: [{ columns: ["parent"], table: "parent", to: ["id"], hard: true, markers: ["<<none>>"] }] });
+const COUNTED = declareTable("counted", { key: ["id"], columns: { id: "integer", word: "text" }, counted: "id" });
 const only = (id: string): Match => ({ columns: ["id"], values: [[id]] });
 
 describe("memory rows for the simulator", () => {
@@ -62,6 +63,43 @@ describe("memory rows for the simulator", () => {
     await rows.transaction((write) => write.insert(PARENT, [{ id: "x", at: "2026-01-01T00:00:00.999999" }]));
     const [row] = await rows.snapshot((read) => read.select(PARENT, only("x")));
     assert.equal(row?.["at"], "2026-01-01T00:00:00.000000");
+  });
+
+  it("takes back commits as a failover does, counters too, tells the observer, and cuts off who was at work", async () => {
+    const seen: string[] = [];
+    const inWords = ({ table, before, after }: RowChange): string =>
+      `${table.name} ${String(before?.["id"])}>${String(after?.["id"])}`;
+    const rows = memoryRows([PARENT, COUNTED], { keepsCommits: true, observe: (changes, why) =>
+      void seen.push(`${why} ${changes.map(inWords).join()}`) });
+    await rows.transaction((write) => write.insert(PARENT, [{ id: "kept" }]));
+    const backup = rows.commits;
+    await rows.transaction((write) => write.insert(COUNTED, [{ word: "lost" }]));
+    await rows.transaction((write) => write.remove(PARENT, [{ id: "kept" }]));
+    await assert.rejects(rows.transaction(async (write) => {
+      await write.insert(PARENT, [{ id: "unfinished" }]);
+      rows.rewind(backup);
+      await write.select(PARENT, only("kept"));
+    }), (error) => isOperating(error, "E_ROWS_UNAVAILABLE"));
+    await rows.transaction((write) => write.insert(COUNTED, [{ word: "new" }]));
+    const left = await rows.snapshot(async (read) =>
+      [await read.page(PARENT, { limit: 5 }), await read.page(COUNTED, { limit: 5 })]);
+    assert.deepEqual(left, [[{ id: "kept", at: null }], [{ id: 1, word: "new" }]]);
+    assert.deepEqual(seen, ["commit parent undefined>kept", "commit counted undefined>1", "commit parent kept>undefined",
+      "rewind parent undefined>kept,counted 1>undefined", "commit counted undefined>1"]);
+  });
+
+  it("shows a snapshot an older state when it is told to lag", async () => {
+    let lag = 0;
+    const rows = memoryRows([PARENT], { faults: { staleBy: () => lag } });
+    for (const id of ["a", "b", "c"]) await rows.transaction((write) => write.insert(PARENT, [{ id }]));
+    await rows.transaction((write) => write.remove(PARENT, [{ id: "a" }]));
+    const ids = async (): Promise<unknown[]> =>
+      (await rows.snapshot((read) => read.page(PARENT, { limit: 9 }))).map((row) => row["id"]);
+    assert.deepEqual(await ids(), ["b", "c"]);
+    lag = 2;
+    assert.deepEqual(await ids(), ["a", "b"]);
+    lag = 0;
+    assert.deepEqual(await ids(), ["b", "c"]);
   });
 
   it("refuses work once closed", async () => {
