@@ -4,6 +4,7 @@
  * Invariants: serving goes on over every reconnection, on whatever connection stands; an answer is sent on the connection
  * that its question came over, or not at all, because the asker's deadline runs and nothing is queued for a server that is
  * away; an answer larger than the server takes is logged and not sent, because the server would close the connection.
+ * A site's answers come to a subject of that site, for which the asker listens while it asks (permissions.ts says why).
  * Outside facts: subscriptions survive the library's own reconnects and end when the server refuses them; the server says at
  * once when nobody serves a subject.
  * Not here: the bounds of answering (answering.ts), the connection (link.ts).
@@ -15,6 +16,7 @@ import type { World } from "../core/world.ts";
 import { AnswerDesk, type Answer } from "./answering.ts";
 import { meaningOf } from "./answers.ts";
 import type { Link } from "./link.ts";
+import { answerSubjectOf } from "./subjects.ts";
 
 interface Serving {
   readonly subject: string;
@@ -55,7 +57,9 @@ export class Asking {
           { subject, sizeBytes: question.byteLength, sizeBytesMax });
       }
       try {
-        return (await connection.request(subject, question, { timeout: timeoutMs })).data;
+        const reply = answerSubjectOf(subject, this.#world.random.id());
+        const where = reply === undefined ? {} : { noMux: true, reply };
+        return (await connection.request(subject, question, { timeout: timeoutMs, ...where })).data;
       } catch (error) {
         if (isUnserved(error)) throw new OperatingError("E_ASK_UNANSWERED", `nobody serves ${subject} now`, { subject });
         if (isLate(error)) throw new OperatingError("E_ASK_UNANSWERED", `no answer from ${subject} in time`, { subject, timeoutMs });

@@ -5,6 +5,7 @@
  *   os.status.v1.<service>.<site>             status reports, not stored in the service's stream
  *   os.ask.v1.<service>.audit.<site>          questions of a site to the auditor; not stored
  *   os.ask.v1.<service>.site.<site>           questions of the centre to a site; not stored
+ *   os.answer.v1.<service>.<site>.<question>  what a site answers; not stored
  * The scope says who may read: "all" is every site.
  */
 import { keyFromText, keyText, type AggregateKey } from "../schemas/row.ts";
@@ -60,4 +61,19 @@ export function auditAskSubject(service: string, site: string): string {
 /** Where the centre asks `site`. */
 export function siteAskSubject(service: string, site: string): string {
   return `os.ask.v1.${service}.site.${site}`;
+}
+
+/** Everywhere `site` may answer to: one more token for each question. */
+export function answersOfSite(service: string, site: string): string {
+  return `os.answer.v1.${service}.${site}.>`;
+}
+
+/**
+ * Where the answer to a question on `askSubject` must go. Undefined: to the asker's inbox, because whoever serves it may write
+ * there, as the centre may.
+ * @param question  a plain token that no other question has
+ */
+export function answerSubjectOf(askSubject: string, question: string): string | undefined {
+  const [, service, site] = /^os\.ask\.v1\.([^.]+)\.site\.([^.]+)$/.exec(askSubject) ?? [];
+  return service === undefined || site === undefined ? undefined : `os.answer.v1.${service}.${site}.${question}`;
 }

@@ -10,10 +10,12 @@ import type { JetstreamFeed, JetstreamOptions } from "../../feed/jetstream.ts";
 import { streamSettings } from "../../feed/settings.ts";
 import { FEED_USERS, joined, openFeed, rawly, requireNatsServer, startNats, type NatsServer,
   type NatsSettings } from "../support/nats.ts";
-import { feedContract, follow, kindFilter, put, readAll, SERVICE, stored, until } from "./feed.suite.ts";
+import { askingContract } from "./feed-asking.suite.ts";
+import { feedContract, follow, kindFilter, put, readAll, SERVICE, stored, until, type FeedSubject } from "./feed.suite.ts";
 
 const STREAM = "HOLDFAST_IDENTITY";
 const USER = "os.v1.identity.all.user.a";
+const ASK_SITE = "os.ask.v1.identity.site.edge1";
 const unavailable = (error: unknown): boolean => isOperating(error, "E_FEED_UNAVAILABLE");
 
 const managed = <T>(nats: NatsServer, work: (manager: JetStreamManager) => Promise<T>): Promise<T> =>
@@ -41,26 +43,27 @@ after(async () => {
   assert.deepEqual(unhandled, []);
 });
 
-for (const tls of [false, true]) {
-  feedContract(tls ? "JetStream over TLS" : "JetStream", async (suite) => {
-    binary = requireNatsServer(suite);
-    const nats = await server({ tls });
-    const [centre, other, site] = [openFeed(nats, "centre"), openFeed(nats, "centre"), openFeed(nats, "site")];
-    await joined(centre, other, site);
-    await centre.ensureStream();
-    return { centre, other, site,
-      purge: async (subject) => void await managed(nats, (manager) => manager.streams.purge(STREAM, { filter: subject })),
-      disturbReaders: async () => {
-        await nats.stop();
-        await nats.start();
-        await joined(centre, other, site);
-      },
-      close: async () => {
-        await Promise.all([centre, other, site].map((feed) => feed.close()));
-        await nats.remove();
-      } };
-  });
-}
+const opened = (tls: boolean) => async (suite: Mocha.Context): Promise<FeedSubject> => {
+  binary = requireNatsServer(suite);
+  const nats = await server({ tls });
+  const [centre, other, site] = [openFeed(nats, "centre"), openFeed(nats, "centre"), openFeed(nats, "site")];
+  await joined(centre, other, site);
+  await centre.ensureStream();
+  return { centre, other, site,
+    purge: async (subject) => void await managed(nats, (manager) => manager.streams.purge(STREAM, { filter: subject })),
+    disturbReaders: async () => {
+      await nats.stop();
+      await nats.start();
+      await joined(centre, other, site);
+    },
+    close: async () => {
+      await Promise.all([centre, other, site].map((feed) => feed.close()));
+      await nats.remove();
+    } };
+};
+
+for (const tls of [false, true]) feedContract(tls ? "JetStream over TLS" : "JetStream", opened(tls));
+askingContract("JetStream", opened(false));
 
 describe("the feed and its server", function () {
   this.timeout(60_000);
@@ -97,6 +100,27 @@ describe("the feed and its server", function () {
     assert.match(centre.serverVersion() ?? "", /^\d+\.\d+\.\d+/);
     await centre.ensureStream();
     await stored(centre, USER, 0);
+  });
+
+  it("serves from when the server comes, also what was asked for before, and fails a question in flight when it goes", async () => {
+    await nats.stop();
+    const [centre, site] = [use("centre"), use("site")];
+    const heard: string[] = [];
+    site.serve(ASK_SITE, (question) => {
+      heard.push(Buffer.from(question).toString());
+      return Buffer.from(question).toString() === "never" ? new Promise(() => undefined) : Promise.resolve(question);
+    });
+    await assert.rejects(centre.ask(ASK_SITE, Buffer.from("?"), 1_000), unavailable);
+    await nats.start();
+    await joined(centre, site);
+    await until("the site answers", () => centre.ask(ASK_SITE, Buffer.from("?"), 1_000).then(() => true, () => false));
+    const begin = performance.now();
+    const asked = centre.ask(ASK_SITE, Buffer.from("never"), 60_000);
+    asked.catch(() => undefined);
+    await until("it was heard", () => heard.includes("never"));
+    await nats.kill();
+    await assert.rejects(asked, unavailable);
+    assert.ok(performance.now() - begin < 30_000);
   });
 
   it("closes while it has never been connected", async () => {

@@ -3,8 +3,10 @@
  * nothing else. One test for each thing that must be refused.
  */
 import assert from "node:assert/strict";
+import { AssertionError } from "../../core/assert.ts";
 import { isOperating } from "../../core/errors.ts";
 import type { JetstreamFeed } from "../../feed/jetstream.ts";
+import { auditAskSubject, siteAskSubject } from "../../feed/subjects.ts";
 import { FEED_USERS, joined, openFeed, rawly, requireNatsServer, startNats, type NatsServer } from "../support/nats.ts";
 import { follow, kindFilter, put, readAll, rising, stored, textOf, until } from "./feed.suite.ts";
 
@@ -73,6 +75,10 @@ describe("the rights of a site", function () {
     ["changing the stream", `$JS.API.STREAM.UPDATE.${STREAM}`, "{}"],
     ["the account's figures", "$JS.API.INFO", ""],
     ["another site's status", "os.status.v1.identity.edge2", "forged"],
+    ["asking the auditor as another site", "os.ask.v1.identity.audit.edge2", "forged"],
+    ["asking another site", "os.ask.v1.identity.site.edge2", "forged"],
+    ["answering for another site", "os.answer.v1.identity.edge2.1", "forged"],
+    ["answering into another's inbox", "_INBOX_centre.1", "forged"],
   ];
   for (const [what, subject, payload] of refusedSubjects) {
     it(`do not cover ${what}`, async () => {
@@ -90,7 +96,8 @@ describe("the rights of a site", function () {
     });
   });
 
-  for (const subject of ["os.v1.identity.all.>", "_INBOX_edge2.>", "_INBOX.>", "$JS.ACK.>", "os.status.v1.>", ">"]) {
+  for (const subject of ["os.v1.identity.all.>", "_INBOX_edge2.>", "_INBOX.>", "$JS.ACK.>", "os.status.v1.>", ">",
+    "os.ask.v1.identity.audit.*", "os.ask.v1.identity.site.edge2", "os.ask.v1.>", "os.answer.v1.>"]) {
     it(`do not cover subscribing to ${subject}`, async () => {
       await rawly(nats, "edge1", async (raw) => {
         const refused = new Promise<Error>((resolve) => {
@@ -100,6 +107,33 @@ describe("the rights of a site", function () {
       });
     });
   }
+
+  it("cover asking the auditor as itself, and answering what the centre asks it", async () => {
+    const said = (text: string) => (): Promise<Uint8Array> => Promise.resolve(Buffer.from(text));
+    const stops = [centre.serve(auditAskSubject("identity", "*"), said("the auditor")),
+      site.serve(siteAskSubject("identity", "edge1"), said("the site"))];
+    const asked = async (feed: JetstreamFeed, subject: string): Promise<string> => {
+      await until(`${subject} is served`, () => feed.ask(subject, Buffer.from("?"), 2_000).then(() => true, () => false));
+      return Buffer.from(await feed.ask(subject, Buffer.from("?"), 2_000)).toString();
+    };
+    assert.equal(await asked(site, auditAskSubject("identity", "edge1")), "the auditor");
+    assert.equal(await asked(centre, siteAskSubject("identity", "edge1")), "the site");
+    for (const stop of stops) stop();
+  });
+
+  it("do not let a site hear what another one is asked, nor ask or purge in its stead", async () => {
+    const heard: string[] = [];
+    const stop = site.serve(siteAskSubject("identity", "edge2"), (question) => {
+      heard.push(Buffer.from(question).toString());
+      return Promise.resolve(question);
+    });
+    await assert.rejects(centre.ask(siteAskSubject("identity", "edge2"), Buffer.from("?"), 500),
+      (error) => isOperating(error, "E_ASK_UNANSWERED"));
+    await assert.rejects(site.ask(auditAskSubject("identity", "edge2"), Buffer.from("?"), 2_000), forbidden);
+    await assert.rejects(site.purge(USER, 1), AssertionError);
+    assert.deepEqual(heard, []);
+    stop();
+  });
 
   it("leave messages in rising order for a site that reads while the centre writes", async () => {
     const tail = await follow(site, kindFilter("project"), 0);

@@ -22,7 +22,7 @@ const allowed = (patterns: readonly string[], subject: string): boolean => patte
 const siteNames = fc.stringMatching(/^[a-z0-9][a-z0-9-]{0,15}$/);
 
 describe("permissions on the lab's stream server", () => {
-  it("give a site its consumers, direct reads of the shared scope, its status and its inbox", () => {
+  it("give a site its consumers, direct reads of the shared scope, its status, its questions and answers, and its inbox", () => {
     const { publish, subscribe } = permissionsOf("edge1", ["keystone"]);
     const consumer = (name: string): string[] => [
       `$JS.API.CONSUMER.CREATE.HOLDFAST_KEYSTONE.${name}.os.v1.keystone.all.>`,
@@ -31,8 +31,9 @@ describe("permissions on the lab's stream server", () => {
       `$JS.API.CONSUMER.MSG.NEXT.HOLDFAST_KEYSTONE.${name}`,
     ];
     assert.deepEqual([...publish].sort(), [...consumer("edge1"), ...consumer("edge1_fill"),
-      "$JS.API.DIRECT.GET.HOLDFAST_KEYSTONE.os.v1.keystone.all.>", "os.status.v1.keystone.edge1"].sort());
-    assert.deepEqual(subscribe, ["_INBOX_edge1.>"]);
+      "$JS.API.DIRECT.GET.HOLDFAST_KEYSTONE.os.v1.keystone.all.>", "os.status.v1.keystone.edge1",
+      "os.ask.v1.keystone.audit.edge1", "os.answer.v1.keystone.edge1.>"].sort());
+    assert.deepEqual(subscribe, ["_INBOX_edge1.>", "os.ask.v1.keystone.site.edge1"]);
   });
 
   it("never let a site write an image, see a stream, or read past the shared scope", () => {
@@ -44,10 +45,12 @@ describe("permissions on the lab's stream server", () => {
       "$JS.API.DIRECT.GET.HOLDFAST_KEYSTONE.os.v1.keystone.edge2.user.1", "$JS.API.CONSUMER.CREATE.HOLDFAST_KEYSTONE",
       "$JS.API.CONSUMER.CREATE.HOLDFAST_KEYSTONE.edge1", "$JS.API.CONSUMER.CREATE.HOLDFAST_KEYSTONE.edge1.os.v1.keystone.edge2.>",
       "$JS.API.CONSUMER.DURABLE.CREATE.HOLDFAST_KEYSTONE.edge1", "$JS.API.CONSUMER.LIST.HOLDFAST_KEYSTONE",
-      "$JS.API.CONSUMER.CREATE.HOLDFAST_GLANCE.edge1.os.v1.glance.all.>"]) {
+      "$JS.API.CONSUMER.CREATE.HOLDFAST_GLANCE.edge1.os.v1.glance.all.>", "os.ask.v1.keystone.audit.edge2",
+      "os.ask.v1.keystone.site.edge1", "os.answer.v1.keystone.edge2.1", "_INBOX_centre.1"]) {
       assert.equal(allowed(publish, subject), false, subject);
     }
-    for (const subject of [">", "os.v1.>", "os.v1.keystone.all.user.1", "_INBOX.>", "_INBOX_edge2.1", "$JS.API.>"]) {
+    for (const subject of [">", "os.v1.>", "os.v1.keystone.all.user.1", "_INBOX.>", "_INBOX_edge2.1", "$JS.API.>",
+      "os.ask.v1.keystone.audit.edge1", "os.ask.v1.keystone.site.edge2", "os.answer.v1.keystone.edge1.1"]) {
       assert.equal(allowed(subscribe, subject), false, subject);
     }
   });
@@ -66,7 +69,7 @@ describe("permissions on the lab's stream server", () => {
   it("list each subject once when a site follows several services", () => {
     const { publish, subscribe } = permissionsOf("edge1", ["keystone", "glance"]);
     assert.equal(new Set(publish).size, publish.length);
-    assert.deepEqual(subscribe, ["_INBOX_edge1.>"]);
+    assert.deepEqual(subscribe, ["_INBOX_edge1.>", "os.ask.v1.keystone.site.edge1", "os.ask.v1.glance.site.edge1"]);
     assert.ok(publish.includes("$JS.API.CONSUMER.MSG.NEXT.HOLDFAST_GLANCE.edge1"));
   });
 

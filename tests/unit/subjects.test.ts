@@ -1,7 +1,8 @@
 /** The subject grammar: what is written can be read back, one prefix is one permission, and keys never escape their token. */
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import { filterOf, keyOfSubject, SCOPE_ALL, statusSubject, streamOf, subjectOf, subjectPrefix } from "../../feed/subjects.ts";
+import { answersOfSite, answerSubjectOf, auditAskSubject, filterOf, keyOfSubject, SCOPE_ALL, siteAskSubject, statusSubject,
+  streamOf, subjectOf, subjectPrefix } from "../../feed/subjects.ts";
 import { sitePermissions } from "../../feed/permissions.ts";
 import { covers } from "../../feed/memory-stream.ts";
 
@@ -53,8 +54,16 @@ describe("subjects", () => {
   });
 });
 
+describe("questions and answers", () => {
+  it("a site answers to a subject of its own, the auditor to the asker's inbox", () => {
+    assert.equal(answerSubjectOf(siteAskSubject("identity", "edge1"), "q-1"), "os.answer.v1.identity.edge1.q-1");
+    assert.equal(answerSubjectOf(auditAskSubject("identity", "edge1"), "q-1"), undefined);
+    assert.equal(answersOfSite("identity", "edge1"), "os.answer.v1.identity.edge1.>");
+  });
+});
+
 describe("the rights of a site", () => {
-  it("name its own consumers, its scope's last messages and its own status, and nothing wider", () => {
+  it("name its own consumers, its scope's last messages, its own status, questions and answers, and nothing wider", () => {
     assert.deepEqual(sitePermissions("identity", "all", "edge1"), {
       publish: [
         "$JS.API.CONSUMER.CREATE.HOLDFAST_IDENTITY.edge1.os.v1.identity.all.>",
@@ -67,8 +76,10 @@ describe("the rights of a site", () => {
         "$JS.API.CONSUMER.INFO.HOLDFAST_IDENTITY.edge1_fill",
         "$JS.API.DIRECT.GET.HOLDFAST_IDENTITY.os.v1.identity.all.>",
         "os.status.v1.identity.edge1",
+        "os.ask.v1.identity.audit.edge1",
+        "os.answer.v1.identity.edge1.>",
       ],
-      subscribe: ["_INBOX_edge1.>"],
+      subscribe: ["_INBOX_edge1.>", "os.ask.v1.identity.site.edge1"],
     });
   });
 });
