@@ -173,7 +173,8 @@ export class CaptureRoom implements Part {
     const keys = [...(before?.keys ?? []), ...touched.keys, ...found];
     const scans = [...touched.scans].filter(([kind]) => before?.needless.includes(kind) !== true);
     await Promise.all([
-      this.#publishCalled(keys, declared.on.startsWith("DELETE ") ? "delete" : "look"), this.#lookAtLogs(touched.logs), ...scans.map(([kind, depth]) => this.scan(kind, depth))]);
+      this.#publishCalled(keys, declared.on.startsWith("DELETE ") ? "delete" : "look"), this.#lookAtLogs(touched.logs),
+      ...scans.map(([kind, depth]) => this.scan(kind, depth))]);
     this.#settle.schedule(keys, touched.logs);
     return { keys, logs: touched.logs };
   }
@@ -327,7 +328,7 @@ export class CaptureRoom implements Part {
       if (this.#nudge.signal.aborted) this.#nudge = stopSignal();
       try {
         const now = await claimEra(rows, feed, era.schema, { epoch: this.#epochSeen });
-        if (now.epoch !== this.#era?.epoch) this.#adopt(now, "the stream was made anew or lost its end, or another process said so");
+        if (now.epoch !== this.#era?.epoch) this.#adopt(now, "the stream was made anew, lost its end, or another process said so");
       } catch (error) {
         if (!isOperating(error)) throw error;
         this.#world.log.debug("the stream could not be looked at", factsOf(error));

@@ -68,8 +68,9 @@ export class BlastGuard {
     const touched = deletes + rewrites;
     const total = before + touched;
     if (touched > 0 && total > this.#options.aggregatesMax && total * 100 > live * this.#options.sharePercentMax) {
+      const after = before > 0 ? ` after ${before} others` : "";
       return { pass: false, code: "E_BLAST_HELD",
-        because: `${deletes} deletions and ${rewrites} rewrites${before > 0 ? ` after ${before} others` : ""} of ${live} ${kind} aggregates` };
+        because: `${deletes} deletions and ${rewrites} rewrites${after} of ${live} ${kind} aggregates` };
     }
     if (touched > 0 && cause !== "call") this.#admitted.push({ kind, atMs: nowMs, aggregates: touched });
     return { pass: true };

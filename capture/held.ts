@@ -129,7 +129,8 @@ export class Holding {
       if (stored === undefined) await write.insert(HELD_TABLE, [row]);
       else await write.update(HELD_TABLE, [row], Object.keys(HELD_TABLE.columns).filter((column) => column !== "kind"));
     });
-    this.#rooms.faults.raise(verdict.code, `${this.#rooms.service.name} ${kind}`, verdict.because, { cause, deletes, rewrites, live });
+    this.#rooms.faults.raise(verdict.code, `${this.#rooms.service.name} ${kind}`, verdict.because,
+      { cause, deletes, rewrites, live });
     this.#world.metrics.count("holdfast_held_total", 1, { service: this.#rooms.service.name, kind, cause });
     this.#world.log.error("a difference is too large to be believed and is held", { kind, cause, deletes, rewrites, live,
       code: verdict.code });

@@ -304,7 +304,8 @@ export class Publisher {
    */
   #send(subject: string, change: Change, head: Head, epoch: number): Promise<Published> {
     const headers: Record<string, string> = {
-      "Hf-Epoch": String(epoch), "Hf-Digest": change.digest, "Hf-Schema": change.schema, "Hf-At": String(this.#world.clock.nowMs()),
+      "Hf-Epoch": String(epoch), "Hf-Digest": change.digest, "Hf-Schema": change.schema,
+      "Hf-At": String(this.#world.clock.nowMs()),
     };
     if (change.image.rows === undefined) headers["Hf-Deleted"] = "1";
     return this.#rooms.feed.publish({

@@ -218,7 +218,8 @@ const batch = section("What is applied in one transaction.", {
 const audit = section("The auditor (role centre): compares the databases with the streams and tells the sites what there is.", {
   everyMs: integer({ least: 1_000, most: 24 * HOUR_MS, unit: "ms", byDefault: 10 * MINUTE_MS,
     meaning: "Between two audits. One also follows every reconnection to the stream servers." }),
-  heartbeatEveryMs: integer({ least: 100, most: 10 * MINUTE_MS, unit: "ms", byDefault: 15_000, meaning: "Between two heartbeats." }),
+  heartbeatEveryMs: integer({ least: 100, most: 10 * MINUTE_MS, unit: "ms", byDefault: 15_000,
+    meaning: "Between two heartbeats." }),
   rereadEveryMs: integer({ least: 1_000, most: 24 * HOUR_MS, unit: "ms", byDefault: HOUR_MS,
     meaning: "Between two complete readings of the stream; one also follows every reconnection." }),
   tombstonesKeptMs: integer({ least: HOUR_MS, most: 10 * 365 * 24 * HOUR_MS, unit: "ms", byDefault: 30 * 24 * HOUR_MS,
@@ -227,7 +228,7 @@ const audit = section("The auditor (role centre): compares the databases with th
     meaning: "Aggregates read from the database at a time." }),
 });
 
-const rowAudit = section("The row audit (role site): compares rows with the images they came from, also while the link is down.", {
+const rowAudit = section("The row audit (role site): compares rows with the images they came from, online or not.", {
   enabled: flag({ byDefault: true, meaning: "Whether rows are compared at all." }),
   rowsPerSecondMax: integer({ least: 1, most: 1_000_000, unit: "rows/s", byDefault: 2_000, meaning: "Speed of the comparison." }),
   restMs: integer({ least: 0, most: 24 * HOUR_MS, unit: "ms", byDefault: 5 * MINUTE_MS, meaning: "Pause between two passes." }),
@@ -243,7 +244,8 @@ const records = section("The database sync API: read and write records of the sy
   tokens: many(section("Somebody who may use the API.", {
     name: text({ ...TOKEN, meaning: "Who it is, for the log." }),
     token: secret({ meaning: "The bearer token; at least 32 characters." }),
-    scopes: list(choice(["read", "secrets", "write"], { meaning: "What it may do: read records, see secret columns, change records." }),
+    scopes: list(choice(["read", "secrets", "write"],
+      { meaning: "What it may do: read records, see secret columns, change records." }),
       { least: 1, most: 3, meaning: "What it may do." }),
     services: list(service, { least: 0, most: 64, byDefault: [], meaning: "Only these services; empty: all." }),
   }), { least: 1, most: 64 }),

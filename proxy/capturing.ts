@@ -4,6 +4,7 @@
  * capture, connections.
  */
 import { CaptureRoom, CAPTURE_DEFAULTS } from "../capture/capture.ts";
+import type { GuardOptions } from "../capture/guard.ts";
 import { captureOfUnknown } from "../capture/touches.ts";
 import { present } from "../core/assert.ts";
 import { sleep } from "../core/clock.ts";
@@ -47,6 +48,7 @@ export interface CapturingSettings {
   readonly intents: JournalOptions & Pick<MutationRooms, "whenUnwritable">;
   readonly settle: { readonly delaysMs: readonly number[] };
   readonly dirtyKeysMax: number;
+  readonly guard: GuardOptions;
   readonly lateMs: number;
   readonly drainTimeoutMs: number;
 }
@@ -71,7 +73,7 @@ export class CapturingRooms {
     const feed = openJetstream(jetstreamOptionsOf(settings.feed, who), world);
     const settle = { ...CAPTURE_DEFAULTS.settle, delaysMs: settings.settle.delaysMs.slice(1) };
     this.#capture = new CaptureRoom({ service, scope: settings.feed.scope, rows, feed, faults }, world,
-      { ...CAPTURE_DEFAULTS, settle, dirtyKeysMax: settings.dirtyKeysMax });
+      { ...CAPTURE_DEFAULTS, settle, guard: settings.guard, dirtyKeysMax: settings.dirtyKeysMax });
     this.#settings = settings;
     this.#service = service;
     this.#router = routerOf(service);

@@ -7,8 +7,8 @@
  * fingerprint per aggregate, so adding, replacing and removing cost the same at any size, and order does not matter. Tombstones
  * are in no bucket: they are collected one day, and an absent aggregate looks the same before and after.
  *
- * Invariants: two sets of (key, digest) with the same bucket digests are equal, but for chance (2^-64 a bucket); decode(encode(x))
- * = x; an unknown wire version is E_CHANGE_UNREADABLE. Not here: who compares what (audit/, syncd/).
+ * Invariants: two sets of (key, digest) with the same bucket digests are equal, but for chance (2^-64 a bucket);
+ * decode(encode(x)) = x; an unknown wire version is E_CHANGE_UNREADABLE. Not here: who compares what (audit/, syncd/).
  */
 import { createHash } from "node:crypto";
 import { assert } from "../core/assert.ts";

@@ -66,6 +66,12 @@ describe("configuration", () => {
       assert.equal(config.feed, undefined);
     });
 
+    it("the example of the centre's sync daemon loads", () => {
+      const { config } = loadSyncdConfig(join(EXAMPLES, "syncd-centre.example.yaml"), EXAMPLE_PASSWORDS);
+      assert.equal(config.role, "centre");
+      assert.equal(configKindOf(join(EXAMPLES, "syncd-centre.example.yaml")), "syncd");
+    });
+
     it("the sync daemon example loads", () => {
       const { config, warnings } = loadSyncdConfig(join(EXAMPLES, "syncd.example.yaml"), EXAMPLE_PASSWORDS);
       assert.deepEqual(warnings, []);
