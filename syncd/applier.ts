@@ -17,11 +17,13 @@ import { present } from "../core/assert.ts";
 import { compareVersions } from "../schemas/position.ts";
 import { keyText, type AggregateKey } from "../schemas/row.ts";
 import { applyBatch, type Applied, type ApplyRooms, type Batch } from "./apply.ts";
+import { noteHeard, type Heard } from "./heard.ts";
 import { forgetWaiting, movePosition, notePark, noteQuarantine, PARKED_TABLE, QUARANTINE_TABLE, readPosition, readWaiting,
   readWaitingOf, type SitePosition } from "./ledger.ts";
 import { Parking } from "./parking.ts";
 import { receiveAgain, type Received, type Unreadable } from "./received.ts";
 import { isRefusal, setAside } from "./setaside.ts";
+import { Tally } from "./tally.ts";
 
 export interface ApplierOptions {
   readonly contendedTriesMax: number;
@@ -49,9 +51,13 @@ export class MovedError extends OperatingError {}
 const WAITING_FAULTS = ["E_ROWS_REFUSED", "E_SCHEMA_UNKNOWN", "E_CHANGE_UNREADABLE", "E_PARENT_MISSING",
   "E_UNIQUE_BLOCKED"] as const;
 
-interface Work {
+export interface Work {
   readonly changes: readonly Received[];
   readonly unreadable: readonly Unreadable[];
+  /** The heartbeat that the position passes with it. */
+  readonly heard?: Heard | undefined;
+  /** Versions that were applied already are written once more. */
+  readonly again?: boolean;
 }
 
 /** See the file's head. Calls must not overlap: the follower makes them one after the other. */
@@ -62,6 +68,8 @@ export class Applier {
   readonly #options: ApplierOptions;
   readonly #parking = new Parking();
   readonly #quarantined = new Set<string>();
+  /** What was applied, summed up; kept up by every commit. */
+  readonly tally = new Tally();
   #position: SitePosition;
   /** Called after every commit that wrote rows. */
   readonly #committed: () => void;
@@ -86,6 +94,17 @@ export class Applier {
 
   get quarantined(): number {
     return this.#quarantined.size;
+  }
+
+  /** True for an aggregate with a change that waits or is quarantined. */
+  waits(name: string): boolean {
+    return this.#isWaiting(name);
+  }
+
+  /** Names of all aggregates with a change that waits or is quarantined. */
+  *waitingNames(): Iterable<string> {
+    yield* this.#parking.names();
+    yield* this.#quarantined;
   }
 
   /** A sentence when nothing more may be read because too much waits. */
@@ -114,6 +133,25 @@ export class Applier {
   async carry(work: Work, moveTo: SitePosition, signal: AbortSignal): Promise<void> {
     const marks = await this.#insist(work, moveTo, signal, new Set());
     await this.#wake(marks, signal);
+  }
+
+  /**
+   * Writes changes that need not be newer than what was applied: a repair. A version that was applied is written again, an older
+   * one is not. The position stays where it is.
+   */
+  async repair(changes: readonly Received[], signal: AbortSignal, unreadable: readonly Unreadable[] = []): Promise<void> {
+    await this.#wake(await this.#insist({ changes, unreadable, again: true }, this.#position, signal, new Set()), signal);
+  }
+
+  /** Gives quarantined changes another try now. */
+  async retryQuarantined(keys: readonly AggregateKey[], signal: AbortSignal): Promise<void> {
+    await this.#wake(await this.#tryAgain(QUARANTINE_TABLE, keys, signal), signal);
+  }
+
+  /** Forgets changes that wait or are quarantined: the aggregates stay as they are until something newer comes. */
+  async drop(keys: readonly AggregateKey[]): Promise<void> {
+    await this.#rooms.rows.transaction((write) => forgetWaiting(write, keys));
+    for (const key of keys) this.#nowhere(keyText(key));
   }
 
   /** Tries waiting changes whose time has come; call it now and then. */
@@ -147,6 +185,9 @@ export class Applier {
 
   async #tryAgain(table: typeof PARKED_TABLE, keys: readonly AggregateKey[], signal: AbortSignal): Promise<readonly string[]> {
     const waiting = await this.#rooms.rows.snapshot((read) => readWaitingOf(read, table, keys));
+    // A commit with a lost answer may have ended what memory still takes for waiting.
+    const found = new Set(waiting.map((each) => keyText(each.key)));
+    for (const name of keys.map(keyText)) if (!found.has(name)) this.#nowhere(name);
     const arrivals = waiting.map((each) => receiveAgain(this.#rooms.service, each));
     const changes = arrivals.flatMap((arrival) => (arrival.kind === "change" ? [arrival.change] : []));
     const unreadable = arrivals.flatMap((arrival) => (arrival.kind === "unreadable" ? [arrival.unreadable] : []));
@@ -155,7 +196,8 @@ export class Applier {
       const sinceMs = this.#parking.sinceMs(name);
       return sinceMs !== undefined && nowMs - sinceMs >= this.#options.softWaitMs;
     }));
-    return this.#insist({ changes, unreadable }, this.#position, signal, impatient);
+    // A change that waits may be a repair of what was applied: then its version is no news, and its rows are wanted all the same.
+    return this.#insist({ changes, unreadable, again: true }, this.#position, signal, impatient);
   }
 
   /** Applies `work`, splitting it where the database refuses; marks of the rows that are there now. */
@@ -181,7 +223,7 @@ export class Applier {
       }
     }
     if (work.changes.length === 1) {
-      await this.#putAside(present(work.changes[0], "one change"), refusal, work.unreadable, moveTo);
+      await this.#putAside(present(work.changes[0], "one change"), refusal, work, moveTo);
       return [];
     }
     const middle = Math.ceil(work.changes.length / 2);
@@ -189,8 +231,8 @@ export class Applier {
     const retried = moveTo === this.#position;
     const between = retried ? moveTo : { ...moveTo, sequence: present(first.at(-1), "half a batch").version.sequence };
     const before = compareVersions(between, this.#position) < 0 ? this.#position : between;
-    const marks = await this.#insist({ changes: first, unreadable: [] }, before, signal, impatient);
-    return [...marks, ...await this.#insist({ changes: work.changes.slice(middle), unreadable: work.unreadable },
+    const marks = await this.#insist({ ...work, changes: first, unreadable: [], heard: undefined }, before, signal, impatient);
+    return [...marks, ...await this.#insist({ ...work, changes: work.changes.slice(middle) },
       retried ? this.#position : moveTo, signal, impatient)];
   }
 
@@ -201,7 +243,7 @@ export class Applier {
     for (let failures = 1; ; failures += 1) {
       if (signal.aborted) return [];
       const now = wireDatetime(this.#world.clock.nowMs());
-      const batch: Batch = { ...work, held: this.#position, moveTo, impatient, careful, isWaiting, now };
+      const batch: Batch = { ...work, again: work.again ?? false, heard: work.heard, held: this.#position, moveTo, impatient, careful, isWaiting, now };
       try {
         const applied = await applyBatch(this.#rooms, batch);
         this.#noteApplied(applied, work, moveTo);
@@ -209,6 +251,7 @@ export class Applier {
       } catch (error) {
         if (!isOperating(error) || isRefusal(error)) throw error;
         if (isOperating(error, "E_ROWS_COMMIT_UNKNOWN", "E_SITE_CONTENDED")) {
+          this.tally.doubt();
           await this.#lookUpPosition(error, moveTo);
           // What the lost commit may have noted as waiting is not in memory: forget whatever is there.
           isWaiting = () => true;
@@ -258,7 +301,12 @@ export class Applier {
   #noteApplied(applied: Applied, work: Work, moveTo: SitePosition): void {
     const nowMs = this.#world.clock.monotonicMs();
     this.#position = moveTo;
-    for (const change of applied.written) this.#nowhere(keyText(change.image.key));
+    for (const change of applied.written) {
+      const name = keyText(change.image.key);
+      this.#nowhere(name);
+      this.tally.note(name, applied.before.get(name), { ...change.version, digest: change.digest,
+        deleted: change.payload === undefined });
+    }
     for (const { change, waits } of applied.parked) {
       this.#quarantined.delete(keyText(change.image.key));
       this.#parking.add(change.image.key, "E_PARENT_MISSING", waits, nowMs, this.#options.parkedRetryMs);
@@ -286,8 +334,7 @@ export class Applier {
     this.#world.log.error("a change is quarantined; the others go on", { key: name, code, reason });
   }
 
-  async #putAside(change: Received, error: OperatingError, unreadable: readonly Unreadable[],
-    moveTo: SitePosition): Promise<void> {
+  async #putAside(change: Received, error: OperatingError, { unreadable, heard }: Work, moveTo: SitePosition): Promise<void> {
     const aside = present(setAside(error), "a refusal is the change's own fault");
     const key = change.image.key;
     const note = { key, version: change.version, digest: change.digest, payload: change.payload,
@@ -299,6 +346,7 @@ export class Applier {
       else await noteQuarantine(write, [note]);
       await noteQuarantine(write, unreadable.map((each) =>
         ({ ...each, digest: "", code: each.error.code, reason: each.error.message, since: note.since })));
+      if (heard !== undefined) await noteHeard(write, this.#rooms.stream, heard);
       await movePosition(write, this.#rooms.stream, moveTo);
     });
     this.#position = moveTo;

@@ -12,7 +12,8 @@ import type { Service } from "../schemas/define.ts";
 import { compareVersions, type Version } from "../schemas/position.ts";
 import { keyText, type Image } from "../schemas/row.ts";
 import { decideBatch, isNews, newestOfEach, type Candidate } from "./decide.ts";
-import { forgetWaiting, lockPosition, movePosition, noteApplied, notePark, noteQuarantine, readApplied,
+import { noteHeard, type Heard } from "./heard.ts";
+import { forgetWaiting, lockPosition, movePosition, noteApplied, notePark, noteQuarantine, readApplied, type AppliedNote,
   type SitePosition } from "./ledger.ts";
 import type { Received, Unreadable } from "./received.ts";
 import { markOf, marksOf, needsOf, questionsOf } from "./references.ts";
@@ -39,6 +40,10 @@ export interface Batch {
   readonly isWaiting: (name: string) => boolean;
   /** Look for holders of unique values first: set after the database refused one. */
   readonly careful: boolean;
+  /** Versions that were applied already are written once more: a repair. */
+  readonly again: boolean;
+  /** The heartbeat that `moveTo` passes. */
+  readonly heard: Heard | undefined;
   /** For the ledger: when this happens, wire datetime. */
   readonly now: string;
 }
@@ -46,6 +51,8 @@ export interface Batch {
 export interface Applied {
   readonly written: readonly Received[];
   readonly parked: readonly { readonly change: Received; readonly waits: readonly string[] }[];
+  /** What the ledger noted of these aggregates before. */
+  readonly before: ReadonlyMap<string, AppliedNote>;
   readonly skipped: number;
   readonly rowsWritten: number;
   /** Marks of rows that are there now. */
@@ -58,7 +65,7 @@ export function applyBatch(rooms: ApplyRooms, batch: Batch): Promise<Applied> {
     await fence(write, rooms.stream, batch.held);
     const newest = newestOfEach(batch.changes);
     const applied = await readApplied(write, newest.map((change) => change.image.key));
-    const news = newest.filter((change) => isNews(change, applied.get(keyText(change.image.key))));
+    const news = newest.filter((change) => isNews(change, applied.get(keyText(change.image.key)), batch.again));
     const { ready, parked } = await partByParents(write, rooms.service, news, batch.impatient);
     const plan = await planFor(write, rooms.rows, rooms.service, ready);
     if (batch.careful) await vacateBlockers(write, rooms, plan, ready);
@@ -70,9 +77,10 @@ export function applyBatch(rooms: ApplyRooms, batch: Batch): Promise<Applied> {
       ({ ...asEntry(change), code: "E_PARENT_MISSING", reason: "rows that it refers to", waits, since: batch.now })));
     await noteQuarantine(write, batch.unreadable.map((each) =>
       ({ ...each, digest: "", code: each.error.code, reason: each.error.message, since: batch.now })));
+    if (batch.heard !== undefined) await noteHeard(write, rooms.stream, batch.heard);
     await movePosition(write, rooms.stream, batch.moveTo);
     const marks = ready.flatMap((change) => marksOf(rooms.service, change.image));
-    return { written: ready, parked, skipped: batch.changes.length - news.length, rowsWritten, marks };
+    return { written: ready, parked, before: applied, skipped: batch.changes.length - news.length, rowsWritten, marks };
   });
 }
 

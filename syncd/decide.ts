@@ -2,7 +2,7 @@
  * What becomes of a received change: written, skipped or parked. Pure and total; the only judgement about versions and parents.
  * A change that the database refuses is judged in syncd/setaside.ts.
  */
-import { replaces, type Version } from "../schemas/position.ts";
+import { compareVersions, replaces, type Version } from "../schemas/position.ts";
 import { keyText } from "../schemas/row.ts";
 import type { Received } from "./received.ts";
 import type { Need } from "./references.ts";
@@ -24,9 +24,9 @@ export function newestOfEach(changes: readonly Received[]): readonly Received[] 
   return [...newest.values()];
 }
 
-/** Is the change news here? */
-export function isNews(change: Received, applied: Version | undefined): boolean {
-  return replaces(change.version, applied);
+/** Is the change news here? With `again` also the version that was applied is: its rows are written once more. */
+export function isNews(change: Received, applied: Version | undefined, again: boolean): boolean {
+  return replaces(change.version, applied) || (again && applied !== undefined && compareVersions(change.version, applied) === 0);
 }
 
 export interface Candidate {

@@ -5,13 +5,16 @@
  */
 import { present } from "../core/assert.ts";
 import { isErrorCode, type ErrorCode } from "../core/errors.ts";
-import type { RowReader, RowWriter } from "../rows/rows.ts";
+import type { RowReader, Rows, RowWriter } from "../rows/rows.ts";
 import { declareTable, type Table } from "../schemas/define.ts";
 import { hashOfName } from "../schemas/manifest.ts";
 import type { Version } from "../schemas/position.ts";
 import { keyFromText, keyText, type AggregateKey, type Row, type Value } from "../schemas/row.ts";
 
-/** Where the site is in each stream. `mode`: "fill" until the first pass over the whole stream is over. */
+/**
+ * Where the site is in each stream. `mode`: "fill" until a pass over the whole stream is over, then "sweep" until what the
+ * stream does not have was removed, then "tail".
+ */
 export const POSITION_TABLE = declareTable("holdfast_position", {
   key: ["stream"],
   columns: { stream: "text", epoch: "bigint", sequence: "bigint", mode: "text" },
@@ -40,7 +43,8 @@ export const QUARANTINE_TABLE = declareTable("holdfast_quarantine", {
 
 export const LEDGER_TABLES: readonly Table[] = [POSITION_TABLE, APPLIED_TABLE, PARKED_TABLE, QUARANTINE_TABLE];
 
-export type Mode = "fill" | "tail";
+/** While a sweep is due the site follows the stream as in "tail". */
+export type Mode = "fill" | "sweep" | "tail";
 
 export interface SitePosition extends Version {
   readonly mode: Mode;
@@ -59,16 +63,20 @@ function versionColumns(version: Version): Record<string, Value> {
   return { epoch: String(version.epoch), sequence: String(version.sequence) };
 }
 
+function positionIn(row: Row | undefined): SitePosition | undefined {
+  if (row === undefined) return undefined;
+  const { mode } = row;
+  return { ...versionOf(row), mode: mode === "fill" || mode === "sweep" ? mode : "tail" };
+}
+
 /** The stored position; undefined before the first start. */
 export async function readPosition(read: RowReader, stream: string): Promise<SitePosition | undefined> {
-  const row = (await read.select(POSITION_TABLE, { columns: ["stream"], values: [[stream]] }))[0];
-  return row === undefined ? undefined : { ...versionOf(row), mode: row["mode"] === "fill" ? "fill" : "tail" };
+  return positionIn((await read.select(POSITION_TABLE, { columns: ["stream"], values: [[stream]] }))[0]);
 }
 
 /** The position under a lock: until the transaction ends no other daemon moves it. */
 export async function lockPosition(write: RowWriter, stream: string): Promise<SitePosition | undefined> {
-  const row = (await write.lock(POSITION_TABLE, { columns: ["stream"], values: [[stream]] }))[0];
-  return row === undefined ? undefined : { ...versionOf(row), mode: row["mode"] === "fill" ? "fill" : "tail" };
+  return positionIn((await write.lock(POSITION_TABLE, { columns: ["stream"], values: [[stream]] }))[0]);
 }
 
 /** Stores the first position of a site. @throws E_ROWS_UNIQUE when there is one already. */
@@ -82,12 +90,39 @@ export async function movePosition(write: RowWriter, stream: string, position: S
     ["epoch", "sequence", "mode"]);
 }
 
-/** Versions applied, by keyText; aggregates never applied are absent. */
-export async function readApplied(read: RowReader, keys: readonly AggregateKey[]): Promise<ReadonlyMap<string, Version>> {
+/** What the ledger notes of an image that was applied, without the image. */
+export interface AppliedNote extends Version {
+  readonly digest: string;
+  readonly deleted: boolean;
+}
+
+const APPLIED_NOTE_COLUMNS = ["hash", "name", "epoch", "sequence", "digest", "deleted"] as const;
+
+function appliedIn(row: Row): AppliedNote {
+  return { ...versionOf(row), digest: String(row["digest"]), deleted: row["deleted"] === true };
+}
+
+/** What was applied, by keyText; aggregates never applied are absent. */
+export async function readApplied(read: RowReader, keys: readonly AggregateKey[]): Promise<ReadonlyMap<string, AppliedNote>> {
   const names = new Map(keys.map((key) => [hashOf(key), keyText(key)]));
   const rows = await read.select(APPLIED_TABLE, { columns: ["hash"], values: [...names.keys()].map((hash) => [hash]) },
-    ["hash", "epoch", "sequence"]);
-  return new Map(rows.map((row) => [present(names.get(String(row["hash"])), "only asked hashes come back"), versionOf(row)]));
+    ["hash", "epoch", "sequence", "digest", "deleted"]);
+  return new Map(rows.map((row) => [present(names.get(String(row["hash"])), "only asked hashes come back"), appliedIn(row)]));
+}
+
+const APPLIED_PAGE_ROWS = 2_000;
+
+/** Everything that was ever applied, page by page, each page of one state; images stay in the database. */
+export async function* readAllApplied(rows: Rows): AsyncIterable<readonly (AppliedNote & { readonly hash: string;
+  readonly name: string })[]> {
+  for (let after: Row | undefined; ; ) {
+    const from = after;
+    const page = await rows.snapshot((read) =>
+      read.page(APPLIED_TABLE, { after: from, limit: APPLIED_PAGE_ROWS }, APPLIED_NOTE_COLUMNS));
+    yield page.map((row) => ({ ...appliedIn(row), hash: String(row["hash"]), name: String(row["name"]) }));
+    if (page.length < APPLIED_PAGE_ROWS) return;
+    after = page.at(-1);
+  }
 }
 
 /** One change as the ledger keeps it. `payload` is the message's own text; undefined for tombstones. */

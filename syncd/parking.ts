@@ -24,6 +24,10 @@ export class Parking {
     return this.#parked.size;
   }
 
+  names(): Iterable<string> {
+    return this.#parked.keys();
+  }
+
   has(name: string): boolean {
     return this.#parked.has(name);
   }
