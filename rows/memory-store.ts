@@ -43,8 +43,8 @@ export interface MemoryOptions {
   readonly faults?: RowFaults;
   /** Keep every commit, so that rewind() can take them back. For short lives: they are never forgotten. */
   readonly keepsCommits?: boolean;
-  /** Told of every commit and of every rewind, in order, once it is visible. */
-  readonly observe?: (changes: readonly RowChange[], why: "commit" | "rewind") => void;
+  /** Told of every commit and of every rewind, in order, once it is visible; `by`: the name of the session. */
+  readonly observe?: (changes: readonly RowChange[], why: "commit" | "rewind", by: string | undefined) => void;
   /** Take hard references for soft ones: a mistake that tests plant. */
   readonly ignoresReferences?: boolean;
   /** Migration revisions to answer with. */
@@ -88,7 +88,9 @@ export class MemoryStore {
   readonly #watched = new Map<number, number>();
   readonly #stale: (Written & { readonly stamp: number })[] = [];
   readonly #commits: KeptCommit[] = [];
-  readonly #keptStates: number;
+  #keptStates = 0;
+  /** Ends when the last writer that came so far is done. */
+  lastWriter: Promise<unknown> = Promise.resolve();
   committed = 0;
   /** Rises when the server is replaced: whoever began before is cut off. */
   generation = 0;
@@ -97,12 +99,17 @@ export class MemoryStore {
 
   constructor(options: MemoryOptions) {
     this.options = options;
-    this.#keptStates = options.faults?.staleBy === undefined ? 0 : STALE_COMMITS_MAX;
+    this.joins(options.faults);
+  }
+
+  /** Takes note of a session: one that may lag needs states of the past. */
+  joins(faults: RowFaults | undefined): void {
+    if (faults?.staleBy !== undefined) this.#keptStates = STALE_COMMITS_MAX;
   }
 
   /** The state that a snapshot which begins now sees. */
-  stampNow(): number {
-    const lag = Math.min(this.options.faults?.staleBy?.() ?? 0, STALE_COMMITS_MAX);
+  stampNow(faults: RowFaults | undefined): number {
+    const lag = Math.min(faults?.staleBy?.() ?? 0, this.#keptStates);
     return Math.max(0, this.committed - lag);
   }
 
@@ -132,11 +139,6 @@ export class MemoryStore {
     return cutRow(row, this.#short.get(table.name) ?? new Map<string, number>());
   }
 
-  fault(verb: string, table: Table | undefined): void {
-    const fault = this.options.faults?.beforeCall?.(verb, table?.name);
-    if (fault !== undefined) throw faultError(fault);
-  }
-
   watch(stamp: number): void {
     this.#watched.set(stamp, (this.#watched.get(stamp) ?? 0) + 1);
   }
@@ -149,7 +151,7 @@ export class MemoryStore {
   }
 
   /** Makes what the writer wrote the state that new snapshots see. */
-  commit(stamp: number, written: readonly Written[], why: "commit" | "rewind" = "commit"): void {
+  commit(stamp: number, written: readonly Written[], why: "commit" | "rewind", by: string | undefined): void {
     const keeps = this.options.keepsCommits === true;
     const changed = new Map<string, { rows: MemoryTable; key: string; before: Row | undefined }>();
     if (keeps || this.options.observe !== undefined) {
@@ -165,7 +167,7 @@ export class MemoryStore {
     this.committed = stamp;
     for (const { rows, key } of written) this.#stale.push({ rows, key, stamp });
     this.options.observe?.([...changed.values()].map(({ rows, key, before }) =>
-      ({ table: rows.table, before, after: rows.get(key, stamp) })), why);
+      ({ table: rows.table, before, after: rows.get(key, stamp) })), why, by);
     this.#prune();
   }
 
@@ -187,7 +189,7 @@ export class MemoryStore {
     }
     const counters = this.#commits.at(-1)?.counters;
     for (const table of this.tables.values()) table.countAgainFrom(counters?.get(table) ?? 1);
-    this.commit(next, written, "rewind");
+    this.commit(next, written, "rewind", undefined);
   }
 
   /** Forgets old versions as soon as nobody can read the states that they belong to. */
@@ -197,6 +199,12 @@ export class MemoryStore {
     const left = this.#stale.findIndex(({ stamp }) => stamp > oldest);
     for (const { rows, key } of this.#stale.splice(0, left === -1 ? this.#stale.length : left)) rows.prune(key, oldest);
   }
+}
+
+/** Asks the faults of a session whether a call may happen. @throws what the fault looks like */
+export function meetFault(faults: RowFaults | undefined, verb: string, table: Table | undefined): void {
+  const fault = faults?.beforeCall?.(verb, table?.name);
+  if (fault !== undefined) throw faultError(fault);
 }
 
 /** E_ROWS_UNIQUE as the real adapters give it; the constraint is named by its columns. */

@@ -14,7 +14,8 @@ import { pickColumns, type Row, type Value } from "../schemas/row.ts";
 import { completeRow } from "./complete.ts";
 import type { MemoryTable } from "./memory-table.ts";
 import {
-  faultError, MemoryStore, referenceError, uniqueError, type CommitFault, type MemoryOptions, type Written,
+  faultError, meetFault, MemoryStore, referenceError, uniqueError, type CommitFault, type MemoryOptions, type RowFaults,
+  type Written,
 } from "./memory-store.ts";
 import type { LiveTable, Match, Page, RowReader, Rows, RowWriter } from "./rows.ts";
 import { columnKind, isNullable, kindOf } from "./wire.ts";
@@ -22,11 +23,13 @@ import { columnKind, isNullable, kindOf } from "./wire.ts";
 class MemoryReader implements RowReader {
   protected readonly store: MemoryStore;
   protected readonly stamp: number;
+  protected readonly faults: RowFaults | undefined;
   readonly #generation: number;
 
-  constructor(store: MemoryStore, stamp: number) {
+  constructor(store: MemoryStore, stamp: number, faults: RowFaults | undefined) {
     this.store = store;
     this.stamp = stamp;
+    this.faults = faults;
     this.#generation = store.generation;
   }
 
@@ -39,7 +42,7 @@ class MemoryReader implements RowReader {
   protected call<T>(verb: string, table: Table, work: (rows: MemoryTable) => T): Promise<T> {
     return Promise.resolve().then(() => {
       if (this.isCutOff) throw faultError("unavailable");
-      this.store.fault(verb, table);
+      meetFault(this.faults, verb, table);
       return work(this.store.tableOf(table));
     });
   }
@@ -100,7 +103,7 @@ class MemoryWriter extends MemoryReader implements RowWriter {
     return Promise.resolve().then(() => {
       if (this.doom !== undefined) throw this.doom;
       try {
-        this.store.fault(verb, table);
+        meetFault(this.faults, verb, table);
         return work(this.store.tableOf(table));
       } catch (error) {
         if (this.#depth === 0 || isOperating(error, "E_ROWS_UNAVAILABLE", "E_ROWS_CONTENDED")) this.doom = error;
@@ -171,8 +174,8 @@ class MemoryWriter extends MemoryReader implements RowWriter {
   }
 
   /** Makes what was written the state that new snapshots see. */
-  publish(): void {
-    this.store.commit(this.stamp, this.#written);
+  publish(by: string | undefined): void {
+    this.store.commit(this.stamp, this.#written, "commit", by);
   }
 
   #put(rows: MemoryTable, key: string, row: Row | undefined): void {
@@ -251,39 +254,48 @@ export interface MemoryTwin extends Rows {
   readonly commits: number;
   /** Takes back everything after that commit, as a failover or a restored backup does, and cuts everybody off. */
   rewind(commit: number): void;
+  /** The same database for somebody else, with faults of his own; `by` names him to the observer. */
+  session(by: string, faults?: RowFaults): Rows;
 }
 
 class MemoryRows implements MemoryTwin {
   readonly engine = "memory";
   readonly #store: MemoryStore;
-  #lastWriter: Promise<unknown> = Promise.resolve();
+  readonly #faults: RowFaults | undefined;
+  readonly #by: string | undefined;
   #closed = false;
 
-  constructor(tables: readonly Table[], options: MemoryOptions) {
-    this.#store = new MemoryStore(options);
-    for (const table of tables) this.#store.add(table, false);
+  constructor(store: MemoryStore, faults: RowFaults | undefined, by: string | undefined) {
+    this.#store = store;
+    this.#faults = faults;
+    this.#by = by;
+  }
+
+  session(by: string, faults?: RowFaults): Rows {
+    this.#store.joins(faults);
+    return new MemoryRows(this.#store, faults, by);
   }
 
   async snapshot<T>(work: (read: RowReader) => Promise<T>): Promise<T> {
     this.#begin();
-    const stamp = this.#store.stampNow();
+    const stamp = this.#store.stampNow(this.#faults);
     this.#store.watch(stamp);
     try {
-      return await work(new MemoryReader(this.#store, stamp));
+      return await work(new MemoryReader(this.#store, stamp, this.#faults));
     } finally {
       this.#store.unwatch(stamp);
     }
   }
 
   transaction<T>(work: (write: RowWriter) => Promise<T>): Promise<T> {
-    const result = this.#lastWriter.then(() => this.#write(work));
-    this.#lastWriter = result.catch(() => undefined);
+    const result = this.#store.lastWriter.then(() => this.#write(work));
+    this.#store.lastWriter = result.catch(() => undefined);
     return result;
   }
 
   async #write<T>(work: (write: RowWriter) => Promise<T>): Promise<T> {
     this.#begin();
-    const writer = new MemoryWriter(this.#store, this.#store.committed + 1);
+    const writer = new MemoryWriter(this.#store, this.#store.committed + 1, this.#faults);
     this.#store.abortWriter = () => {
       writer.undoTo(0);
       writer.doom = faultError("unavailable");
@@ -293,7 +305,7 @@ class MemoryRows implements MemoryTwin {
     try {
       result = await work(writer);
       if (writer.doom !== undefined) throw writer.doom;
-      fault = this.#store.options.faults?.beforeCommit?.();
+      fault = this.#faults?.beforeCommit?.();
       if (fault !== undefined && fault !== "unknown-stored") throw faultError(fault);
     } catch (error) {
       writer.undoTo(0);
@@ -301,14 +313,14 @@ class MemoryRows implements MemoryTwin {
     } finally {
       this.#store.abortWriter = undefined;
     }
-    writer.publish();
+    writer.publish(this.#by);
     if (fault !== undefined) throw faultError(fault);
     return result;
   }
 
   #begin(): void {
     if (this.#closed) throw new OperatingError("E_ROWS_UNAVAILABLE", "the row store is closed");
-    this.#store.fault("begin", undefined);
+    meetFault(this.#faults, "begin", undefined);
   }
 
   get commits(): number {
@@ -353,5 +365,7 @@ class MemoryRows implements MemoryTwin {
 
 /** A row store in memory that holds `tables`, empty. */
 export function memoryRows(tables: readonly Table[], options: MemoryOptions = {}): MemoryTwin {
-  return new MemoryRows(tables, options);
+  const store = new MemoryStore(options);
+  for (const table of tables) store.add(table, false);
+  return new MemoryRows(store, options.faults, undefined);
 }

@@ -88,6 +88,18 @@ describe("memory rows for the simulator", () => {
       "rewind parent undefined>kept,counted 1>undefined", "commit counted undefined>1"]);
   });
 
+  it("tells sessions of one database apart", async () => {
+    const seen: (string | undefined)[] = [];
+    const rows = memoryRows([PARENT], { observe: (_changes, _why, by) => void seen.push(by) });
+    const [well, ill] = [rows.session("well"), rows.session("ill", { beforeCommit: () => "contended" })];
+    await Promise.all([well.transaction((write) => write.insert(PARENT, [{ id: "a" }])),
+      assert.rejects(ill.transaction((write) => write.insert(PARENT, [{ id: "b" }])),
+        (error) => isOperating(error, "E_ROWS_CONTENDED"))]);
+    assert.deepEqual(seen, ["well"]);
+    await well.close();
+    assert.equal((await ill.snapshot((read) => read.page(PARENT, { limit: 5 }))).length, 1);
+  });
+
   it("shows a snapshot an older state when it is told to lag", async () => {
     let lag = 0;
     const rows = memoryRows([PARENT], { faults: { staleBy: () => lag } });
