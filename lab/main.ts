@@ -163,7 +163,8 @@ function commands(): Command {
     .option("--signal <name>", "which one", "KILL").action(kill);
   program.command("logs <process>").description("show the end of a log")
     .option("-f, --follow", "go on showing", false).action(logs);
-  for (const [verb, meaning] of [["cut", "let nothing pass between a site and the centre"], ["heal", "let it pass again"]] as const) {
+  const linkVerbs = [["cut", "let nothing pass between a site and the centre"], ["heal", "let it pass again"]] as const;
+  for (const [verb, meaning] of linkVerbs) {
     program.command(`${verb} <site>`).description(meaning).action(async (name: string) => {
       const site = SITES.find((each) => each === name);
       if (site === undefined) throw wrong(`the lab has no site "${name}": it has ${SITES.join(", ")}`);

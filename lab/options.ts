@@ -51,6 +51,8 @@ export const HUNG_MS = 10_000;
 export const STOP_MS = 15_000;
 /** Longest until every process of a killed group is gone. */
 export const KILL_MS = 10_000;
+/** Longest until the port of a process that has ended is free again. */
+export const PORT_MS = 3_000;
 /** Longest one request of a readiness probe may take. */
 export const PROBE_MS = 5_000;
 /** Longest until the user made at the centre can sign in at the site. */

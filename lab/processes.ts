@@ -14,7 +14,7 @@ import { z } from "zod";
 import { OperatingError } from "../core/errors.ts";
 import { CHILD_ENVIRONMENT, type SystemUser } from "./commands.ts";
 import { readIfThere, writeWhole } from "./files.ts";
-import { HUNG_MS, KILL_MS, LOG_SIZE_MAX_BYTES, READY_MS, STOP_MS } from "./options.ts";
+import { HUNG_MS, KILL_MS, LOG_SIZE_MAX_BYTES, PORT_MS, READY_MS, STOP_MS } from "./options.ts";
 import { isPortFree } from "./ports.ts";
 import { familyOf, identityOf, isAlive, isSuspended, residentBytes, type ProcessIdentity } from "./proc.ts";
 import { until } from "./waiting.ts";
@@ -129,7 +129,7 @@ export class Processes {
     await plan.beforeStart?.();
     const log = this.logOf(plan.name);
     for (const port of plan.ports) {
-      if (await isPortFree(port)) continue;
+      if (await this.#becomesFree(port, log)) continue;
       throw new OperatingError("E_LAB_STEP", `port ${port} of ${plan.name} is taken by another program: end that program, ` +
         "or wipe the lab (`npm run down -- --wipe`) so that it chooses other ports", { log });
     }
@@ -137,6 +137,11 @@ export class Processes {
     const entry: RunFile = { ...identity, fingerprint: fingerprintOf(plan), stopSignal: plan.stopSignal ?? "SIGTERM" };
     writeWhole(this.#runFile(plan.name), `${JSON.stringify(entry)}\n`);
     await this.#awaitReady(plan, identity);
+  }
+
+  /** The threads of a killed process hold its sockets for a moment after it has left the table of processes. */
+  #becomesFree(port: number, log: string): Promise<boolean> {
+    return until({ what: `port ${port} becoming free`, withinMs: PORT_MS, log }, () => isPortFree(port)).then(() => true, () => false);
   }
 
   async #spawn(plan: ProcessPlan, log: string): Promise<ProcessIdentity> {
