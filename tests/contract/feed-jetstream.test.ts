@@ -102,7 +102,7 @@ describe("the feed and its server", function () {
     await stored(centre, USER, 0);
   });
 
-  it("serves from when the server comes, also what was asked for before, and fails a question in flight when it goes", async () => {
+  it("serves from when the server comes, whenever it was asked to, and fails a question in flight when that goes", async () => {
     await nats.stop();
     const [centre, site] = [use("centre"), use("site")];
     const heard: string[] = [];
