@@ -20,7 +20,7 @@ import type { Exchange } from "./exchange.ts";
 import { readRequestHead } from "./headers.ts";
 import { originalMethod, resumeWithUpperCase } from "./method-case.ts";
 import { refusalBytes, refuse, type ErrorShape, type Refusal } from "./refuse.ts";
-import { readTlsFiles } from "./tls-files.ts";
+import { readTlsFiles } from "../admin/tls-files.ts";
 
 /** Request line and headers together; uWSGI takes 64 KiB, and the upstream's own limit should be the one that is felt. */
 export const REQUEST_HEAD_BYTES_MAX = 128 * 1024;

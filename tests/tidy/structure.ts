@@ -103,7 +103,7 @@ const PRIVILEGES: readonly Privilege[] = [
     modules: /^@nats-io\// },
   { what: "database drivers", where: /^rows\/(?:postgres|mariadb|relational[\w-]*)\.ts$/,
     modules: /^(?:sequelize|pg|mysql2|tedious)(?:\/|$)/ },
-  { what: "files", where: /^(?:config\/load\.ts|proxy\/(?:journal-file|tls-files)\.ts|cli\/.*)$/,
+  { what: "files", where: /^(?:config\/load\.ts|proxy\/journal-file\.ts|admin\/tls-files\.ts|cli\/.*)$/,
     modules: /^(?:node:)?fs(?:\/promises)?$/ },
   { what: "child processes", where: /^$/, modules: /^(?:node:)?(?:child_process|worker_threads|cluster)$/ },
 ];

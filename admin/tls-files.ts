@@ -1,4 +1,4 @@
-/** The certificate and key of the listening side, read once at start: the proxy's only look at files besides its journal. */
+/** The certificate and key of a listening side, read once at start: what the proxy and the records API look up in files. */
 import { readFileSync } from "node:fs";
 
 /** PEM texts from two paths. Throws the file system's own error: without them the process cannot do its work. */
