@@ -6,10 +6,11 @@
  *   GET /readyz    200, or 503 with the reason of every part that is not ready
  *   GET /metrics   Prometheus text
  *   GET /status    identity, readiness and what the process says about itself, JSON
+ *   /operations    what may be asked for, and asking for it (admin/operations.ts), where the process has operations
  *
- * Invariants: nothing here changes anything; an answer never carries a password (they cannot be printed, core/secret.ts) or
- * a stack; a slow or greedy client is bounded in connections and time. There is no authentication: it listens on loopback
- * unless the operator says otherwise.
+ * Invariants: nothing here changes anything but operations, which are refused unless the server listens on a loopback address;
+ * an answer never carries a password (they cannot be printed, core/secret.ts) or a stack; a slow or greedy client is bounded
+ * in connections and time. There is no authentication: it listens on loopback unless the operator says otherwise.
  * Not here: what the parts report (the rooms themselves), the control service's API.
  */
 import { createServer, type Server } from "node:http";
@@ -18,6 +19,8 @@ import { assert } from "../core/assert.ts";
 import type { Part } from "../core/lifecycle.ts";
 import { factsOf, type Log } from "../core/log.ts";
 import type { Metrics } from "../core/metrics.ts";
+import type { Operations } from "../core/operation.ts";
+import { operationRoutes } from "./operations.ts";
 
 export interface AdminOptions {
   readonly host: string;
@@ -30,6 +33,8 @@ export interface AdminOptions {
   /** What the process says about itself; values must survive JSON. */
   readonly status: () => object;
   readonly metrics: Metrics;
+  /** What may be asked for; nothing by default. */
+  readonly operations?: Operations | undefined;
 }
 
 export interface AdminServer extends Part {
@@ -43,13 +48,17 @@ const REQUEST_TIMEOUT_MS = 10_000;
 const HEADERS_TIMEOUT_MS = 5_000;
 
 /** The routes alone, for tests and for processes that bring their own listener. */
-export function adminRoutes(options: Omit<AdminOptions, "host" | "port">, log: Log): Express {
+export function adminRoutes(options: Omit<AdminOptions, "port">, log: Log): Express {
   const routes = express();
   routes.disable("x-powered-by");
   routes.disable("etag");
-  routes.use((request, response, next) => {
+  routes.use((_request, response, next) => {
     response.setHeader("Cache-Control", "no-store");
     response.setHeader("X-Content-Type-Options", "nosniff");
+    next();
+  });
+  if (options.operations !== undefined) routes.use("/operations", operationRoutes(options.operations, options.host, log));
+  routes.use((request, response, next) => {
     if (request.method === "GET" || request.method === "HEAD") return next();
     response.setHeader("Allow", "GET, HEAD");
     response.status(405).json({ error: "only GET and HEAD are answered here" });
@@ -106,7 +115,7 @@ export function adminServer(options: AdminOptions, log: Log): AdminServer {
     stop: () => new Promise((resolve) => {
       if (!server.listening) return resolve();
       server.close(() => resolve());
-      // Answers here take milliseconds; whatever is still open is idle or too slow to wait for.
+      // Answers take milliseconds; what is still open is idle or too slow to wait for, or an operation, which this aborts.
       server.closeAllConnections();
     }),
   };
