@@ -7,6 +7,7 @@
  * local columns (never in an image, so never in a difference).
  */
 import { OperatingError } from "../core/errors.ts";
+import { carryOut } from "../rows/carry-out.ts";
 import type { RowWriter, Rows } from "../rows/rows.ts";
 import type { Service } from "../schemas/define.ts";
 import { compareVersions, type Version } from "../schemas/position.ts";
@@ -17,7 +18,7 @@ import { forgetWaiting, lockPosition, movePosition, noteApplied, notePark, noteQ
   type SitePosition } from "./ledger.ts";
 import type { Received, Unreadable } from "./received.ts";
 import { markOf, marksOf, needsOf, questionsOf } from "./references.ts";
-import { carryOut, planFor } from "./rewrite.ts";
+import { planFor } from "./rewrite.ts";
 import { vacateBlockers } from "./vacate.ts";
 
 export interface ApplyRooms {
