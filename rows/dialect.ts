@@ -92,6 +92,8 @@ export interface Dialect {
   page(target: Target, columns: readonly string[], page: Page): Statement;
   /** Rows whose column is above `floor`, ascending. */
   above(target: Target, columns: readonly string[], column: string, floor: number, limit: number): Statement;
+  /** One row of one cell: a sum over hashes of all rows, by these columns. */
+  checksum(target: Target, columns: readonly string[]): Statement;
   /** Rows are complete in `columns` and fitted. */
   insert(target: Target, columns: readonly string[], rows: readonly Row[]): readonly Statement[];
   update(target: Target, rows: readonly Row[], columns: readonly string[]): readonly Statement[];

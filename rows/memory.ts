@@ -7,10 +7,11 @@
  * a savepoint a transaction can only fail, as on the real adapters.
  * Not here: locks of single rows (a writer has everything), schema migrations.
  */
+import { createHash } from "node:crypto";
 import { assert, present } from "../core/assert.ts";
 import { isOperating, OperatingError } from "../core/errors.ts";
 import type { Table } from "../schemas/define.ts";
-import { pickColumns, type Row, type Value } from "../schemas/row.ts";
+import { pickColumns, rowText, type Row, type Value } from "../schemas/row.ts";
 import { completeRow } from "./complete.ts";
 import type { MemoryTable } from "./memory-table.ts";
 import {
@@ -84,6 +85,13 @@ class MemoryReader implements RowReader {
         found = { least: Math.min(value, found?.least ?? value), most: Math.max(value, found?.most ?? value) };
       }
       return found;
+    });
+  }
+
+  checksum(table: Table): Promise<string> {
+    return this.call("checksum", table, (rows) => {
+      const texts = [...rows.inOrder(this.stamp)].map((row) => rowText(row, table.sent)).sort();
+      return createHash("sha256").update(JSON.stringify(texts)).digest("base64url");
     });
   }
 }

@@ -136,6 +136,12 @@ export const postgresDialect: Dialect = {
     return { text, values: [floor, limit] };
   },
 
+  checksum(target, columns) {
+    const hash = `hashtextextended(ROW(${list(columns, "t.")})::text, 0)`;
+    const text = `SELECT count(*)::text || ':' || coalesce(sum(${hash}::numeric), 0)::text FROM ${quote(target.table.name)} AS t`;
+    return { text, values: [] };
+  },
+
   insert(target, columns, rows) {
     const text = `INSERT INTO ${quote(target.table.name)} (${list(columns)}) ` +
       `SELECT ${columns.map((column) => unfolded(target, column)).join(", ")} FROM ${recordset(target, columns)}`;

@@ -5,7 +5,7 @@
  * what ends it.
  * Not here: beginning and ending (relational.ts).
  */
-import { assert } from "../core/assert.ts";
+import { assert, present } from "../core/assert.ts";
 import { isOperating } from "../core/errors.ts";
 import { rowText, type Row, type Value } from "../schemas/row.ts";
 import type { Table } from "../schemas/define.ts";
@@ -100,6 +100,12 @@ export class Turn<Connection> implements RowWriter {
     const [cells] = await this.run({ text, values: [] }, table.name);
     const [least, most] = cells ?? [];
     return least === null || least === undefined ? undefined : { least: Number(String(least)), most: Number(String(most)) };
+  }
+
+  async checksum(table: Table): Promise<string> {
+    const target = await this.#targetOf(table);
+    const [cells] = await this.run(this.#engine.dialect.checksum(target, table.sent), table.name);
+    return String(present(cells?.[0], "a sum over no rows is a row"));
   }
 
   async insert(table: Table, rows: readonly Row[]): Promise<void> {

@@ -119,6 +119,24 @@ function readingSuite(open: () => RowsHarness): void {
     assert.deepEqual(read, sorted.map(({ a, b }) => ({ b, a })));
   });
 
+  it("sums up a table so that any change of a sent column shows, and nothing else", async () => {
+    const { rows } = open();
+    const sum = (): Promise<string> => rows.snapshot((reader) => reader.checksum(PARENT));
+    const empty = await sum();
+    await rows.transaction((write) => write.insert(PARENT, [{ a: "x", b: 1, name: "one" }, { a: "y", b: 2, name: "two" }]));
+    const first = await sum();
+    assert.notEqual(first, empty);
+    assert.equal(await sum(), first);
+    const rename = (name: string): Promise<void> =>
+      rows.transaction((write) => write.update(PARENT, [{ a: "x", b: 1, name }], ["name"]));
+    await rename("onE");
+    assert.notEqual(await sum(), first);
+    await rename("one");
+    assert.equal(await sum(), first);
+    await rows.transaction((write) => write.remove(PARENT, [{ a: "y", b: 2 }]));
+    assert.notEqual(await sum(), first);
+  });
+
   it("reads rows above a number, and the span of a column", async () => {
     const { rows } = open();
     assert.equal(await rows.snapshot((reader) => reader.span(COARSE, "id")), undefined);
