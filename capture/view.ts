@@ -17,6 +17,8 @@ export interface StreamEntry extends Head {
 export interface KindView {
   /** Aggregates that are not tombstones. */
   readonly live: number;
+  /** Another number whenever anything of the kind may have changed; undefined where nobody counts. */
+  readonly changes: number | undefined;
   /** The newest message of an aggregate; asking marks it as seen. */
   get(name: string): StreamEntry | undefined;
   /** Entries that nobody asked for, tombstones left out. */
@@ -63,7 +65,7 @@ function viewOf(entries: Map<string, StreamEntry>): KindView {
   let live = 0;
   for (const { deleted } of entries.values()) if (!deleted) live += 1;
   return {
-    live,
+    live, changes: undefined,
     get(name) {
       const entry = entries.get(name);
       entries.delete(name);
