@@ -1,9 +1,10 @@
 #!/usr/bin/env node
 /**
- * The command line: runs a proxy or a sync daemon, checks configuration files, shows the state of running processes.
+ * The command line: runs a proxy or a sync daemon, checks configuration files, shows the state of running processes, and asks
+ * them to do things.
  *
- * Exit status: 0 fine · 1 failed, or something is not ready · 2 mistakes in a configuration or on the command line ·
- * 3 a process could not be reached · 70 a bug in Holdfast.
+ * Exit status: 0 fine · 1 failed, or something is not ready, differs, is quarantined or held · 2 mistakes in a configuration or
+ * on the command line · 3 a process could not be reached · 70 a bug in Holdfast.
  * Invariants: standard output carries results and log lines, standard error what went wrong; E_CONFIG lists every mistake.
  * Not here: what the processes do. They are imported only when asked for, so that checking a file starts nothing.
  */
@@ -15,7 +16,12 @@ import { systemClock } from "../core/clock.ts";
 import { isOperating } from "../core/errors.ts";
 import type { LogLevel } from "../core/log.ts";
 import type { World } from "../core/world.ts";
+import { auditCommand } from "./audit.ts";
+import { heldCommands } from "./held.ts";
+import { quarantineCommands } from "./quarantine.ts";
 import { endOnBugs, EXIT_BUG, EXIT_CONFIG, EXIT_FAILED, EXIT_OK, realWorld, runUntilSignal } from "./run.ts";
+import type { Session } from "./session.ts";
+import { siteCommands } from "./sites.ts";
 import { askStatus, DEFAULT_ADMINS, exitOf, statusTable } from "./status.ts";
 
 /** How long a sync daemon may take to finish the batch it is applying. */
@@ -101,6 +107,8 @@ function commandLine(finish: (exit: number) => void): Command {
     .option("--admin <url...>", `admin servers to ask (default: ${DEFAULT_ADMINS.join(" and ")}, as far as they answer)`)
     .option("--json", "print the whole answers as JSON")
     .action(async ({ admin, json }: { admin?: string[]; json?: boolean }) => finish(await statusCommand(admin, json ?? false)));
+  const session: Session = { clock: systemClock, terminal: process.stderr, say, complain, finish };
+  for (const add of [auditCommand, siteCommands, quarantineCommands, heldCommands]) add(program, session);
   const config = program.command("config").description("check configuration files, list the options");
   config.command("check").description("report every mistake of configuration files; starts nothing")
     .argument("<file...>", "files to check")

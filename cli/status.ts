@@ -7,6 +7,7 @@
  */
 import type { Clock } from "../core/clock.ts";
 import { EXIT_FAILED, EXIT_OK, EXIT_UNREACHABLE } from "./run.ts";
+import { printable, tableOf } from "./tables.ts";
 
 /** Where processes listen unless their configuration says otherwise. */
 export const DEFAULT_ADMINS = ["http://127.0.0.1:9470", "http://127.0.0.1:9480"];
@@ -63,16 +64,9 @@ export function statusTable(asked: readonly Asked[]): string {
   const rows = asked.map((one) => one.reached
     ? [one.process, one.site, one.service, one.ready ? "ready" : "NOT READY", one.admin]
     : ["-", "-", "-", "UNREACHABLE", one.admin]);
-  const lines = [["PROCESS", "SITE", "SERVICE", "STATE", "ADMIN"], ...rows].map((row) => row.map(printable));
-  const widths = [0, 1, 2, 3, 4].map((column) => Math.max(...lines.map((row) => row[column]?.length ?? 0)));
-  const table = lines.map((row) => row.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join("  ").trimEnd());
+  const table = tableOf([["PROCESS", "SITE", "SERVICE", "STATE", "ADMIN"], ...rows]);
   const reasons = asked.flatMap((one) => one.reached
     ? Object.entries(one.notReady).map(([part, reason]) => `${one.admin}: ${part}: ${reason}`)
     : [`${one.admin}: ${one.because}`]);
   return [...table, ...(reasons.length === 0 ? [] : ["", ...reasons.map(printable)])].join("\n");
-}
-
-/** Text from elsewhere must not steer the terminal. */
-function printable(text: string): string {
-  return text.replace(/\p{Cc}/gu, "?");
 }
