@@ -129,12 +129,22 @@ export class RowAudit implements Part {
       return Promise.reject(new OperatingError("E_ASK_UNANSWERED", `${ASKERS_MAX} askers wait for a pass already`));
     }
     return new Promise((resolve, reject) => {
-      const asker = { progress, resolve, reject };
-      this.#asked.push(asker);
-      signal.addEventListener("abort", () => {
+      const leave = (): void => {
         this.#asked = this.#asked.filter((each) => each !== asker);
-        reject(new OperatingError("E_ASK_UNANSWERED", "nobody waits for the pass any more"));
-      }, { once: true });
+        asker.reject(new OperatingError("E_ASK_UNANSWERED", "nobody waits for the pass any more"));
+      };
+      const done = (): void => signal.removeEventListener("abort", leave);
+      const asker: Asker = { progress,
+        resolve: (report) => {
+          done();
+          resolve(report);
+        },
+        reject: (error) => {
+          done();
+          reject(error instanceof Error ? error : new Error(String(error)));
+        } };
+      this.#asked.push(asker);
+      signal.addEventListener("abort", leave, { once: true });
       this.#bell.ring();
     });
   }
@@ -311,10 +321,13 @@ export class RowAudit implements Part {
   /** The follower works on while the database is away; we end when we are told to. */
   async #unlessStopped(work: Promise<void>): Promise<void> {
     const { signal } = this.#stopping;
-    await Promise.race([work, new Promise<void>((resolve) => {
+    let cease = (): void => undefined;
+    const stopped = new Promise<void>((resolve) => {
+      cease = resolve;
+      signal.addEventListener("abort", cease, { once: true });
       if (signal.aborted) resolve();
-      signal.addEventListener("abort", () => resolve(), { once: true });
-    })]);
+    });
+    await Promise.race([work, stopped]).finally(() => signal.removeEventListener("abort", cease));
   }
 
   /** Under the position's lock, so that no image is being written: an owner that came meanwhile is seen. */
