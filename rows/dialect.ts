@@ -10,6 +10,7 @@ import type { Secret } from "../core/secret.ts";
 import type { ColumnKind, Table } from "../schemas/define.ts";
 import type { Row, Value } from "../schemas/row.ts";
 import type { LiveTable, Match, Page } from "./rows.ts";
+import type { TriggerDialect } from "./triggers.ts";
 import { datetimeFromSql, FRACTION_DIGITS, type ShortFractions } from "./wire.ts";
 
 /** Where a database is and how long to wait for it. */
@@ -130,6 +131,7 @@ export interface Engine<Connection> {
   readonly schemaLock: { readonly take: string; readonly release: string | undefined };
   /** Makes the database count from at least `first`; never backwards. Runs under the schema lock. */
   raiseCounter(run: Run, target: Target, column: string, first: number): Promise<void>;
+  readonly triggers: TriggerDialect;
 }
 
 const MEANINGS: Partial<Record<ErrorCode, string>> = {

@@ -14,6 +14,7 @@ import type { World } from "../core/world.ts";
 import type { Cell, DatabaseOptions, DatabaseSettings, Engine, Failure, Run, Target } from "./dialect.ts";
 import { reflectMariadb } from "./mariadb-catalog.ts";
 import { mariadbDialect } from "./mariadb-sql.ts";
+import { mariadbTriggers } from "./mariadb-triggers.ts";
 import { openRelational, settingsOf } from "./relational.ts";
 import type { Rows } from "./rows.ts";
 
@@ -127,6 +128,7 @@ const MARIADB: Engine<Connection> = {
   schemaLock: { take: "SELECT GET_LOCK(CONCAT('holdfast schema ', DATABASE()), 30)",
     release: "SELECT RELEASE_LOCK(CONCAT('holdfast schema ', DATABASE()))" },
   raiseCounter,
+  triggers: mariadbTriggers,
 };
 
 /** Opens a row store on a MariaDB database. Connects on first use; E_ROWS_UNAVAILABLE then, not here. */

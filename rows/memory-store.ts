@@ -8,6 +8,7 @@ import { OperatingError } from "../core/errors.ts";
 import type { Table } from "../schemas/define.ts";
 import type { Row } from "../schemas/row.ts";
 import { MemoryTable, type Folding } from "./memory-table.ts";
+import type { MemoryTriggers } from "./memory-triggers.ts";
 import { cutRow, kindOf, type ShortFractions } from "./wire.ts";
 
 /** What the twin's faults may be: the codes that the real adapters give for the same trouble. */
@@ -92,6 +93,8 @@ export class MemoryStore {
   /** Ends when the last writer that came so far is done. */
   lastWriter: Promise<unknown> = Promise.resolve();
   committed = 0;
+  /** Note which aggregates the writer changes, where they are installed. */
+  triggers: MemoryTriggers | undefined;
   /** Rises when the server is replaced: whoever began before is cut off. */
   generation = 0;
   /** Takes back what the running writer wrote. */

@@ -10,15 +10,18 @@
 import { createHash } from "node:crypto";
 import { assert, present } from "../core/assert.ts";
 import { isOperating, OperatingError } from "../core/errors.ts";
-import type { Table } from "../schemas/define.ts";
+import type { Service, Table } from "../schemas/define.ts";
 import { pickColumns, rowText, type Row, type Value } from "../schemas/row.ts";
 import { completeRow } from "./complete.ts";
 import type { MemoryTable } from "./memory-table.ts";
+import { memoryTriggers } from "./memory-triggers.ts";
 import {
   faultError, meetFault, MemoryStore, referenceError, uniqueError, type CommitFault, type MemoryOptions, type RowFaults,
   type Written,
 } from "./memory-store.ts";
 import type { LiveTable, Match, Page, RowReader, Rows, RowWriter } from "./rows.ts";
+import { MARKS_TABLE } from "./trigger-plan.ts";
+import type { RowTriggers } from "./triggers.ts";
 import { columnKind, isNullable, kindOf } from "./wire.ts";
 
 class MemoryReader implements RowReader {
@@ -187,8 +190,14 @@ class MemoryWriter extends MemoryReader implements RowWriter {
   }
 
   #put(rows: MemoryTable, key: string, row: Row | undefined): void {
+    const { triggers } = this.store;
+    const was = triggers === undefined ? undefined : rows.get(key, this.stamp);
     rows.put(key, row, this.stamp);
     this.#written.push({ rows, key });
+    for (const mark of triggers?.marksOf(rows.table.name, was, row, this.stamp) ?? []) {
+      const marks = this.store.tableOf(MARKS_TABLE);
+      this.#put(marks, marks.textOf(mark, MARKS_TABLE.key), mark);
+    }
   }
 
   #removeRow(stored: MemoryTable, key: string): void {
@@ -355,6 +364,10 @@ class MemoryRows implements MemoryTwin {
   ensureCounter(table: Table, first: number): Promise<void> {
     this.#store.tableOf(table).keepCountFrom(first);
     return Promise.resolve();
+  }
+
+  triggers(service: Service): RowTriggers {
+    return memoryTriggers(service, this.#store, () => this.reflect());
   }
 
   fit(table: Table, row: Row): Row {

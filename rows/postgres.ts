@@ -13,6 +13,7 @@ import type { ErrorCode } from "../core/errors.ts";
 import type { Cell, DatabaseOptions, DatabaseSettings, Engine, Failure, Run, Target } from "./dialect.ts";
 import { reflectPostgres } from "./postgres-catalog.ts";
 import { postgresDialect } from "./postgres-sql.ts";
+import { postgresTriggers } from "./postgres-triggers.ts";
 import { queryBoundMs } from "./relational-pool.ts";
 import { openRelational, settingsOf } from "./relational.ts";
 import type { Rows } from "./rows.ts";
@@ -114,6 +115,7 @@ const POSTGRES: Engine<Client> = {
   reflect: reflectPostgres,
   schemaLock: { take: `SELECT pg_advisory_xact_lock(${SCHEMA_LOCK})`, release: undefined },
   raiseCounter,
+  triggers: postgresTriggers,
 };
 
 /** Opens a row store on a PostgreSQL database. Connects on first use; E_ROWS_UNAVAILABLE then, not here. */

@@ -14,13 +14,15 @@ import { assert, present } from "../core/assert.ts";
 import type { Clock } from "../core/clock.ts";
 import { OperatingError } from "../core/errors.ts";
 import type { World } from "../core/world.ts";
-import type { Table } from "../schemas/define.ts";
+import type { Service, Table } from "../schemas/define.ts";
 import type { Row } from "../schemas/row.ts";
 import {
   shortFractions, type Catalog, type DatabaseOptions, type DatabaseSettings, type Engine, type Target,
 } from "./dialect.ts";
 import { Pool } from "./relational-pool.ts";
 import type { LiveTable, RowReader, Rows, RowWriter } from "./rows.ts";
+import { MARKS_TABLE } from "./trigger-plan.ts";
+import { relationalTriggers, type RowTriggers } from "./triggers.ts";
 import { Turn } from "./turn.ts";
 import { cutRow, type ShortFractions } from "./wire.ts";
 
@@ -85,6 +87,18 @@ class RelationalRows<Connection> implements Rows {
     const target = targetIn(await this.#reflected(), table);
     await this.#changingSchema((turn) =>
       this.#engine.raiseCounter((statement) => turn.run(statement, table.name), target, column, first));
+  }
+
+  triggers(service: Service): RowTriggers {
+    const { dialect, triggers } = this.#engine;
+    return relationalTriggers(service, {
+      dialect: triggers, createTable: dialect.createTable(MARKS_TABLE), reflect: () => this.reflect(),
+      reading: (work) => this.#inTransaction("snapshot", (turn) => work((statement) => turn.run(statement))),
+      changing: async (work) => {
+        await this.#changingSchema((turn) => work((statement) => turn.run(statement)));
+        this.#catalog = undefined;
+      },
+    });
   }
 
   fit(table: Table, row: Row): Row {

@@ -10,8 +10,9 @@
  * - identifiers come from declarations only, values are always bound.
  * Errors: E_ROWS_UNAVAILABLE, E_ROWS_CONTENDED, E_ROWS_COMMIT_UNKNOWN, E_ROWS_UNIQUE, E_ROWS_REFERENCE, E_ROWS_REFUSED.
  */
-import type { Table } from "../schemas/define.ts";
+import type { Service, Table } from "../schemas/define.ts";
 import type { Row, Value } from "../schemas/row.ts";
+import type { RowTriggers } from "./triggers.ts";
 
 /** Rows whose `columns`, taken together, equal one of `values` (tuples in the order of `columns`). */
 export interface Match {
@@ -89,6 +90,8 @@ export interface Rows {
   ensureTables(tables: readonly Table[]): Promise<void>;
   /** Makes the database count `column` of `table` from at least `first` for rows without an explicit value. */
   ensureCounter(table: Table, first: number): Promise<void>;
+  /** The triggers through which this database itself notes which aggregates of `service` changed (rows/triggers.ts). */
+  triggers(service: Service): RowTriggers;
   /** The value as this database can hold it: datetimes cut to the column's precision. Call after reflect(). */
   fit(table: Table, row: Row): Row;
   /** True when the database answers within its time bound. */
