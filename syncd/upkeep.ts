@@ -1,0 +1,77 @@
+/**
+ * What a site does beside applying, between two batches of the tail: the sweep that is due after a fill, and the check that a
+ * manifest asks for. Neither ever stops the tail: what could not be done is logged and done later, the sweep after a pause, the
+ * check with the next manifest.
+ *
+ * Bounds: a sweep that was held or failed is tried again after sweepAgainMs at the earliest, or when it is asked for.
+ */
+import { isOperating } from "../core/errors.ts";
+import { factsOf } from "../core/log.ts";
+import type { World } from "../core/world.ts";
+import type { Heartbeat, Manifest } from "../schemas/manifest.ts";
+import { MovedError, type Applier } from "./applier.ts";
+import type { SitePosition } from "./ledger.ts";
+import { ManifestCheck, type CheckOptions, type CheckRooms } from "./manifest-check.ts";
+import { sweepSite, type SweepOutcome } from "./sweep.ts";
+
+export interface UpkeepOptions extends CheckOptions {
+  readonly manifestChecks: boolean;
+  /** Between two tries of a sweep that is held or could not be done. */
+  readonly sweepAgainMs: number;
+}
+
+/** The upkeep of one follower; its calls must not run while anything else commits. */
+export class Upkeep {
+  readonly #rooms: CheckRooms;
+  readonly #world: World;
+  readonly #options: UpkeepOptions;
+  readonly #check: ManifestCheck;
+  #sweepFromMs = 0;
+
+  constructor(rooms: CheckRooms, world: World, options: UpkeepOptions) {
+    this.#rooms = rooms;
+    this.#world = world;
+    this.#options = options;
+    this.#check = new ManifestCheck(rooms, world, options);
+  }
+
+  /** The next heartbeat or quiet moment may sweep, however lately it was tried. */
+  hastenSweep(): void {
+    this.#sweepFromMs = 0;
+  }
+
+  /**
+   * Sweeps if that is due and the centre has said that everything is on the stream. `newest`: the newest heartbeat known.
+   * @throws MovedError
+   */
+  async sweepIfDue(applier: Applier, newest: Heartbeat | undefined, signal: AbortSignal): Promise<void> {
+    const { position } = applier;
+    if (position.mode !== "sweep" || newest?.filled !== true || newest.epoch !== position.epoch) return;
+    if (this.#world.clock.monotonicMs() < this.#sweepFromMs) return;
+    this.#sweepFromMs = this.#world.clock.monotonicMs() + this.#options.sweepAgainMs;
+    const outcome = await this.#unlessAway<SweepOutcome>("a sweep", () =>
+      sweepSite(this.#rooms, this.#world, applier, this.#options.changesMax, signal));
+    if (outcome === "more") this.hastenSweep();
+    if (outcome !== "done") return;
+    const tail: SitePosition = { ...applier.position, mode: "tail" };
+    await applier.carry({ changes: [], unreadable: [] }, tail, signal);
+  }
+
+  /** Compares with a manifest that the position has just passed; true when the site should read everything anew. @throws MovedError */
+  async check(applier: Applier, manifest: Manifest, signal: AbortSignal): Promise<boolean> {
+    if (!this.#options.manifestChecks) return false;
+    const outcome = await this.#unlessAway("a manifest check", () => this.#check.check(manifest, applier, signal));
+    return outcome === "resync";
+  }
+
+  async #unlessAway<T>(what: string, work: () => Promise<T>): Promise<T | undefined> {
+    try {
+      return await work();
+    } catch (error) {
+      if (!isOperating(error) || error instanceof MovedError) throw error;
+      this.#world.log.warn(`${what} could not be finished and is tried again later`,
+        { service: this.#rooms.service.name, ...factsOf(error) });
+      return undefined;
+    }
+  }
+}
