@@ -119,7 +119,8 @@ async function perform({ name, work, input }: { readonly name: string; readonly 
     line({ output });
     log.info("an operation has ended", { operation: name });
   } catch (error) {
-    const { code, message } = isOperating(error) ? error : { code: BUG, message: "the operation broke; the process's log says why" };
+    const { code, message } = isOperating(error) ? error
+      : { code: BUG, message: "the operation broke; the process's log says why" };
     line({ error: { code, message: message.replace(`${code}: `, "") } });
     if (isOperating(error)) log.warn("an operation failed", { operation: name, ...factsOf(error) });
     else log.error("an operation broke", { operation: name, ...factsOf(error) });

@@ -3,10 +3,12 @@ import type { Command } from "commander";
 import { wireDatetime } from "../core/clock.ts";
 import type { JsonValue } from "../core/operation.ts";
 import { EXIT_FAILED, EXIT_OK } from "./run.ts";
-import { asking, numberAt, perform, recordsOf, textAt, type JsonRecord, type Options, type Session, type Shown } from "./session.ts";
+import { asking, numberAt, perform, recordsOf, textAt, type JsonRecord, type Options, type Session,
+  type Shown } from "./session.ts";
 import { tableOf } from "./tables.ts";
 
-const HEADING = ["SERVICE", "AT (UTC)", "TOOK", "AGGREGATES", "MISSING", "STALE", "SUPERFLUOUS", "PUBLISHED", "HELD", "EPOCH", "ROOT"];
+const HEADING = ["SERVICE", "AT (UTC)", "TOOK", "AGGREGATES", "MISSING", "STALE", "SUPERFLUOUS", "PUBLISHED", "HELD", "EPOCH",
+  "ROOT"];
 /** Digits of a root digest that tell two of them apart at a glance. */
 const ROOT_DIGITS = 12;
 

@@ -10,7 +10,8 @@ const COLUMNS = ["service", "kind", "state", "deletes", "rewrites", "live", "cau
 
 /** Adds the commands. */
 export function heldCommands(program: Command, session: Session): void {
-  const family = program.command("held").description("differences that wait for a person because they would delete or rewrite much");
+  const family = program.command("held")
+    .description("differences that wait for a person because they would delete or rewrite much");
   const asked = (command: Command): Command =>
     asking(command.option("--site <site>", "at this site (default: at the centre, or where the asked process is)"));
   asked(family.command("list").description("what is held; status 1 when anything waits for a decision"))

@@ -100,7 +100,8 @@ function answerIn(line: string, status: number, { admin, name, onProgress }: Ask
     return { ok: false, exit: exitOfCode(code), because: `${code}: ${String(error["message"])}` };
   }
   if (error === undefined) return undefined;
-  return { ok: false, exit: EXIT_UNREACHABLE, because: `${admin}: this process cannot be asked for "${name}" (status ${status})` };
+  return { ok: false, exit: EXIT_UNREACHABLE,
+    because: `${admin}: this process cannot be asked for "${name}" (status ${status})` };
 }
 
 function isRecord(value: unknown): value is JsonRecord {

@@ -62,8 +62,8 @@ export class Asking {
         return (await connection.request(subject, question, { timeout: timeoutMs, ...where })).data;
       } catch (error) {
         if (isUnserved(error)) throw new OperatingError("E_ASK_UNANSWERED", `nobody serves ${subject} now`, { subject });
-        if (isLate(error)) throw new OperatingError("E_ASK_UNANSWERED", `no answer from ${subject} in time`, { subject, timeoutMs });
-        throw error;
+        if (!isLate(error)) throw error;
+        throw new OperatingError("E_ASK_UNANSWERED", `no answer from ${subject} in time`, { subject, timeoutMs });
       }
     });
   }
@@ -112,7 +112,8 @@ export class Asking {
       serving.at = { connection, subscription };
     } catch (error) {
       // The connection closed under us; the next one brings us here again.
-      this.#world.log.debug("questions cannot be heard", { subject: serving.subject, ...factsOf(meaningOf(error, "subscribing")) });
+      const { subject } = serving;
+      this.#world.log.debug("questions cannot be heard", { subject, ...factsOf(meaningOf(error, "subscribing")) });
     }
   }
 

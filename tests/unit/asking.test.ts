@@ -7,11 +7,15 @@ import fc from "fast-check";
 import { systemClock } from "../../core/clock.ts";
 import { isOperating, OperatingError, type ErrorCode } from "../../core/errors.ts";
 import { silentLog } from "../../core/log.ts";
+import { noMetrics } from "../../core/metrics.ts";
 import type { JsonValue, Operation } from "../../core/operation.ts";
+import { AnswerDesk, QUESTIONS_WAITING_MAX } from "../../feed/answering.ts";
 import { askOperation, relayToSite, serveOperations } from "../../feed/asking.ts";
+import { ANSWERS_AT_ONCE_MAX } from "../../feed/feed.ts";
 import { memoryFeed } from "../../feed/memory.ts";
 import { MemoryStream } from "../../feed/memory-stream.ts";
 import { siteAskSubject } from "../../feed/subjects.ts";
+import { until } from "../contract/feed.suite.ts";
 
 const SERVICE = "identity";
 const SUBJECT = siteAskSubject(SERVICE, "edge1");
@@ -80,7 +84,7 @@ describe("operations over the stream server", () => {
   it("that answer with something else, or with a code of a newer version, are unanswered", async () => {
     const { centre, site, stop } = joined({});
     stop();
-    for (const answer of ["hello", "{}", "{\"ok\":true}", "{\"ok\":false,\"code\":\"E_FROM_TOMORROW\",\"message\":\"m\"}"]) {
+    for (const answer of ["hello", "{}", "{\"ok\":true}", "{\"ok\":false,\"code\":\"FROM_TOMORROW\",\"message\":\"m\"}"]) {
       const end = site.serve(SUBJECT, () => Promise.resolve(Buffer.from(answer)));
       await assert.rejects(askOperation(centre, SUBJECT, "x", {}, LONG_MS), saying("E_ASK_UNANSWERED"), answer);
       end();
@@ -100,5 +104,39 @@ describe("operations over the stream server", () => {
       await assert.rejects(relay({ site }, () => undefined, signal), saying("E_OPERATION_INPUT"), String(site));
     }
     await assert.rejects(relay({}, () => undefined, signal), saying("E_OPERATION_INPUT"));
+  });
+});
+
+describe("a desk for questions", () => {
+  const world = { log: silentLog, metrics: noMetrics };
+  const nothing = new Uint8Array();
+
+  it("drops what comes beyond its bound, and works off the rest in order", async () => {
+    const begun: string[] = [];
+    let open = (): void => undefined;
+    const gate = new Promise<void>((resolve) => { open = resolve; });
+    const desk = new AnswerDesk(async (question, askedOn) => {
+      begun.push(askedOn);
+      await gate;
+      return question;
+    }, world);
+    let replies = 0;
+    const taken = ANSWERS_AT_ONCE_MAX + QUESTIONS_WAITING_MAX;
+    for (let number = 0; number < taken + 10; number += 1) desk.take(nothing, `${number}`, () => (replies += 1));
+    assert.equal(begun.length, ANSWERS_AT_ONCE_MAX);
+    open();
+    await until("all that were taken are answered", () => replies === taken);
+    assert.deepEqual(begun, Array.from({ length: taken }, (_, number) => `${number}`));
+  });
+
+  it("answers nothing after it was closed, not even what it works on", async () => {
+    let worked = 0;
+    const replies: string[] = [];
+    const desk = new AnswerDesk((question) => Promise.resolve(question).finally(() => (worked += 1)), world);
+    desk.take(nothing, "before", () => replies.push("before"));
+    desk.close();
+    desk.take(nothing, "after", () => replies.push("after"));
+    await until("it has worked", () => worked === 1);
+    assert.deepEqual(replies, []);
   });
 });

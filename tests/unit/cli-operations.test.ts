@@ -47,8 +47,10 @@ interface Ran {
 /** Runs one command line (split at spaces) at the test's server. */
 async function run(line: string, isTerminal = false): Promise<Ran> {
   const ran = { exit: undefined as number | undefined, said: "", complained: "", drawn: "" };
-  const program = new Command("holdfast").exitOverride().configureOutput({ writeErr: () => undefined, writeOut: () => undefined });
-  const session = { clock: systemClock, terminal: { isTTY: isTerminal, columns: 60, write: (text: string) => (ran.drawn += text) },
+  const program = new Command("holdfast").exitOverride()
+    .configureOutput({ writeErr: () => undefined, writeOut: () => undefined });
+  const terminal = { isTTY: isTerminal, columns: 60, write: (text: string) => (ran.drawn += text) };
+  const session = { clock: systemClock, terminal,
     say: (text: string) => void (ran.said += `${text}\n`), complain: (text: string) => void (ran.complained += `${text}\n`),
     finish: (exit: number) => void (ran.exit = exit) };
   for (const add of [auditCommand, siteCommands, quarantineCommands, heldCommands]) add(program, session);
@@ -57,15 +59,16 @@ async function run(line: string, isTerminal = false): Promise<Ran> {
   return ran;
 }
 
-const report = (more: Readonly<Record<string, JsonValue>>): JsonValue => ({ service: "keystone", atMs: 1_700_000_000_000, tookMs: 1234,
-  aggregates: 1000, differences: { missing: 0, stale: 0, superfluous: 0 }, published: 0, held: 0, epoch: 3,
+const report = (more: Readonly<Record<string, JsonValue>>): JsonValue => ({ service: "keystone",
+  atMs: 1_700_000_000_000, tookMs: 1234, aggregates: 1000,
+  differences: { missing: 0, stale: 0, superfluous: 0 }, published: 0, held: 0, epoch: 3,
   root: "ab".repeat(32), ...more });
 
 const USER = "user.3f";
 const DIFFERENT = { name: USER, what: "different", rows: [{ table: "local_user", key: ["7"], columns: [
   { name: "name", centre: "anna", site: "an\u001b[31mna" }, { name: "password", centre: "secret:11", site: "secret:22" }] }] };
-const diff = (differences: readonly JsonValue[], more = false): JsonValue => [{ service: "keystone", site: "edge1", position: "3.1200",
-  compared: 10, equal: 10 - differences.length, differences, more }];
+const diff = (differences: readonly JsonValue[], more = false): JsonValue => [{ service: "keystone", site: "edge1",
+  position: "3.1200", compared: 10, equal: 10 - differences.length, differences, more }];
 
 const NOTE = { kind: "user", state: "held", code: "E_BLAST_HELD", cause: "audit", deletes: 120, rewrites: 0, live: 800,
   reason: "120 of 800 would be deleted", sample: ["user.1", "user.2"], since: "2024-01-01T00:00:00.000000", service: "keystone" };
@@ -157,7 +160,8 @@ describe("commands that ask a running process", function () {
 
   describe("quarantine", () => {
     it("lists what is quarantined, with 1, or says that nothing is, with 0", async () => {
-      const entries = [{ name: USER, code: "E_ROWS_REFUSED", reason: "too long\n", since: "2024-01-01T00:00:00", version: "3.17" }];
+      const since = "2024-01-01T00:00:00";
+      const entries = [{ name: USER, code: "E_ROWS_REFUSED", reason: "too long\n", since, version: "3.17" }];
       answers("quarantine.list", [{ site: "edge1", service: "keystone", entries }]);
       const listed = await run("quarantine list edge1");
       assert.equal(listed.exit, 1);
@@ -229,8 +233,10 @@ describe("commands that ask a running process", function () {
       assert.equal((await run("diff edge1 --admin http://127.0.0.1:1")).exit, 3);
       assert.equal((await run("diff edge1 --admin ftp://127.0.0.1")).exit, 2);
       assert.equal((await run("resync edge1")).exit, 2, "an operation that the process does not have");
-      for (const [status, body] of [[404, "{\"error\":\"not here\"}"], [200, "hello"], [200, "{\"progress\":{\"step\":\"a\",\"done\":1}}\n"]]) {
-        const stranger = createServer((_request, response) => response.writeHead(Number(status)).end(body));
+      const strangers = [[404, "{\"error\":\"not here\"}"], [200, "hello"],
+        [200, "{\"progress\":{\"step\":\"a\",\"done\":1}}\n"]] as const;
+      for (const [status, body] of strangers) {
+        const stranger = createServer((_request, response) => response.writeHead(status).end(body));
         await once(stranger.listen(0, "127.0.0.1"), "listening");
         const address = stranger.address();
         assert.ok(typeof address === "object" && address !== null);

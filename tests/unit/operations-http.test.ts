@@ -88,7 +88,8 @@ describe("operations over HTTP", () => {
     const all = routes({ count: () => Promise.resolve(calls += 1) });
     await request(all).post("/operations/count").set("Host", LOOPBACK).set("Origin", "http://evil.example").expect(403);
     await request(all).post("/operations/count").set("Host", LOOPBACK).set("Origin", "null").expect(403);
-    for (const host of ["evil.example", "evil.example:9480", "127.0.0.1.evil.example", "localhost.evil.example", "192.0.2.1:9480"]) {
+    for (const host of ["evil.example", "evil.example:9480", "127.0.0.1.evil.example", "localhost.evil.example",
+      "192.0.2.1:9480"]) {
       await request(all).post("/operations/count").set("Host", host).expect(403).expect(/E_ACCESS_DENIED/);
     }
     assert.equal(calls, 0);
