@@ -135,6 +135,11 @@ export class Follower implements LifePart {
       quarantined: applier?.quarantined ?? 0, heard: this.#heard?.n ?? 0, lagSeconds: this.#lagSeconds, notReady: this.notReady() };
   }
 
+  /** True once the schema was checked and the stream was read as a whole; false again while it is read anew. */
+  get isFilled(): boolean {
+    return this.#applier !== undefined && this.#applier.position.mode !== "fill";
+  }
+
   /**
    * Does `work` with the applier while nothing else uses it; also while the feed is cut.
    * @throws E_SITE_CONTENDED when the site's database was not reached yet, or was moved under us; what `work` throws
@@ -159,6 +164,14 @@ export class Follower implements LifePart {
       const some = changes.slice(from, from + this.#bounds.changesMax);
       await this.withApplier((applier, signal) => applier.repair(some, signal));
     }
+  }
+
+  /** Applies one change that did not come by the stream, after `mayApply` has resolved; nothing is applied between the two. */
+  async applyNow(change: Received, mayApply: () => Promise<void>, signal: AbortSignal): Promise<void> {
+    await this.withApplier(async (applier, stopping) => {
+      await mayApply();
+      await applier.carry({ changes: [change], unreadable: [] }, applier.position, AbortSignal.any([stopping, signal]));
+    });
   }
 
   /** Reads the whole stream anew and removes what it does not have; resolves when that is certain to happen. */

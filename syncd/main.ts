@@ -6,15 +6,18 @@ import { adminServer } from "../admin/server.ts";
 import { present } from "../core/assert.ts";
 import { Faults } from "../core/faults.ts";
 import { lifecycleOf, type Lifecycle, type Part, type RunningProcess } from "../core/lifecycle.ts";
+import type { Operation, Operations } from "../core/operation.ts";
 import type { World } from "../core/world.ts";
 import type { SyncdConfig } from "../config/load.ts";
+import { serveOperations } from "../feed/asking.ts";
 import { openJetstream } from "../feed/jetstream.ts";
 import { jetstreamOptionsOf } from "../feed/section.ts";
+import { siteAskSubject } from "../feed/subjects.ts";
 import { openRows } from "../rows/open.ts";
 import { serviceNamed } from "../schemas/catalog.ts";
 import { APPLIER_DEFAULTS } from "./applier.ts";
 import { CacheInvalidation } from "./companions.ts";
-import { Follower } from "./follow.ts";
+import { FOLLOW_DEFAULTS, Follower } from "./follow.ts";
 import { deleteKeys } from "./memcached.ts";
 import { Reporter, siteReport, type ReportedFollower } from "./report.ts";
 
@@ -31,10 +34,21 @@ function follow(config: SyncdConfig, entry: SyncdConfig["services"][number], fau
   const cache = new CacheInvalidation({ servers: entry.memcached, keys: Object.values(service.cacheRegions ?? {}),
     againMs: config.invalidateAgainMs },
     world, faults, (server, keys) => deleteKeys(server, keys, world.clock));
-  const follower = new Follower({ service, scope, rows, feed, faults, committed: () => cache.rowsChanged() }, world, config.batch,
+  const follower = new Follower({ service, scope, site: config.site, rows, feed, faults, committed: () => cache.rowsChanged() },
+    world, config.batch,
     { ...APPLIER_DEFAULTS, parkedMax: config.parkedMax, quarantinedMax: config.quarantinedMax, softWaitMs: config.softWaitMs,
-      retry: config.retry });
+      retry: config.retry },
+    { ...FOLLOW_DEFAULTS, guard: config.guard, heartbeatEveryMs: config.audit.heartbeatEveryMs,
+      manifestChecks: config.manifestChecks });
+  const operations: Operations = new Map<string, Operation>([
+    ["resync", async () => {
+      await follower.resync();
+      return { site: config.site, service: service.name, started: true };
+    }],
+  ]);
+  const unserve = serveOperations(feed, siteAskSubject(service.name, config.site), operations, world.log);
   const release = async (): Promise<void> => {
+    unserve();
     cache.stop();
     await feed.close();
     await rows.close();
