@@ -233,7 +233,8 @@ export class CaptureRoom implements Part {
 
   /**
    * The sequences of the stream have started again, or went back, in a way that only the caller could see: a new epoch, at
-   * least `least`, in which everything is compared and said again. @throws E_ROWS_UNAVAILABLE: nothing was changed
+   * least `least`, in which everything is compared and said again.
+   * @throws E_ROWS_UNAVAILABLE, E_FEED_UNAVAILABLE: nothing was changed
    */
   async raiseEpoch(reason: string, least: number): Promise<void> {
     const before = present(this.#era, "an epoch is raised from the one that is known");
@@ -337,7 +338,8 @@ export class CaptureRoom implements Part {
   }
 
   #adopt(era: Era, reason: string): void {
-    const restored = this.#epochSeen > (this.#era?.epoch ?? 0);
+    // An epoch that was only seen before this process heard of it from the database is another process's work.
+    const restored = this.#epochSeen > (this.#era?.epoch ?? 0) && era.epoch > this.#epochSeen;
     this.#world.log.warn("a new epoch: everything is compared and said again", { epoch: era.epoch, reason });
     this.#rooms.faults.raise(restored ? "E_CENTRE_RESTORED" : "E_STREAM_REGRESSED", this.#rooms.feed.stream, reason,
       { epoch: era.epoch });

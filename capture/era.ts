@@ -55,13 +55,21 @@ export async function claimEra(rows: Rows, feed: Feed, schema: string, seen: See
   });
 }
 
-/** Raises the epoch to at least `least`, unless somebody has raised it above `from` already. */
+/**
+ * Raises the epoch to at least `least`, unless somebody has raised it above `from` already. Takes note of the stream as it is
+ * now, so that nobody raises it a second time for the same loss.
+ */
 export async function raiseEra(rows: Rows, feed: Feed, schema: string, from: number, least: number): Promise<Era> {
   return rows.transaction(async (write) => {
     const held = (await write.lock(STREAM_TABLE, { columns: ["stream"], values: [[feed.stream]] }))[0];
+    const state = await feed.ensureStream();
     const known = Number(held?.["epoch"] ?? from);
-    const epoch = Math.max(known > from ? known : known + 1, least);
-    if (held !== undefined) await write.update(STREAM_TABLE, [{ ...held, epoch: String(epoch) }], ["epoch"]);
+    const isRaised = known > from && held?.["created"] === state.created && state.lastSequence >= Number(held["high_water"]);
+    const epoch = Math.max(isRaised ? known : known + 1, least);
+    if (held !== undefined) {
+      await write.update(STREAM_TABLE, [{ ...held, epoch: String(epoch), created: state.created,
+        high_water: String(state.lastSequence) }], ["epoch", "created", "high_water"]);
+    }
     return { epoch, schema, filled: Number(held?.["filled_epoch"] ?? 0) === epoch };
   });
 }
