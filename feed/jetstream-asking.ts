@@ -14,9 +14,12 @@ import { OperatingError } from "../core/errors.ts";
 import { factsOf } from "../core/log.ts";
 import type { World } from "../core/world.ts";
 import { AnswerDesk, type Answer } from "./answering.ts";
-import { meaningOf } from "./answers.ts";
+import { meaningOf, unavailable } from "./answers.ts";
 import type { Link } from "./link.ts";
 import { answerSubjectOf } from "./subjects.ts";
+
+/** Questions that may wait for their answer at once. */
+const ASKS_IN_FLIGHT_MAX = 256;
 
 interface Serving {
   readonly subject: string;
@@ -42,6 +45,7 @@ export class Asking {
   readonly #link: Link;
   readonly #world: World;
   readonly #servings = new Set<Serving>();
+  #asksInFlight = 0;
 
   constructor(link: Link, world: World) {
     this.#link = link;
@@ -49,23 +53,14 @@ export class Asking {
   }
 
   /** @throws E_ASK_UNANSWERED, E_FEED_UNAVAILABLE, E_FEED_FORBIDDEN; E_OPERATION_INPUT when the question is too large */
-  ask(subject: string, question: Uint8Array, timeoutMs: number): Promise<Uint8Array> {
-    return this.#link.call("asking", async (connection) => {
-      const sizeBytesMax = payloadBytesMax(connection);
-      if (question.byteLength > sizeBytesMax) {
-        throw new OperatingError("E_OPERATION_INPUT", `the question for ${subject} is too large`,
-          { subject, sizeBytes: question.byteLength, sizeBytesMax });
-      }
-      try {
-        const reply = answerSubjectOf(subject, this.#world.random.id());
-        const where = reply === undefined ? {} : { noMux: true, reply };
-        return (await connection.request(subject, question, { timeout: timeoutMs, ...where })).data;
-      } catch (error) {
-        if (isUnserved(error)) throw new OperatingError("E_ASK_UNANSWERED", `nobody serves ${subject} now`, { subject });
-        if (!isLate(error)) throw error;
-        throw new OperatingError("E_ASK_UNANSWERED", `no answer from ${subject} in time`, { subject, timeoutMs });
-      }
-    });
+  async ask(subject: string, question: Uint8Array, timeoutMs: number): Promise<Uint8Array> {
+    if (this.#asksInFlight >= ASKS_IN_FLIGHT_MAX) throw unavailable("too many questions are in flight", { subject });
+    this.#asksInFlight += 1;
+    try {
+      return await this.#request(subject, question, timeoutMs);
+    } finally {
+      this.#asksInFlight -= 1;
+    }
   }
 
   /** Serves until the returned function is called. */
@@ -93,6 +88,25 @@ export class Asking {
   close(): void {
     for (const serving of this.#servings) this.#end(serving);
     this.#servings.clear();
+  }
+
+  #request(subject: string, question: Uint8Array, timeoutMs: number): Promise<Uint8Array> {
+    return this.#link.call("asking", async (connection) => {
+      const sizeBytesMax = payloadBytesMax(connection);
+      if (question.byteLength > sizeBytesMax) {
+        throw new OperatingError("E_OPERATION_INPUT", `the question for ${subject} is too large`,
+          { subject, sizeBytes: question.byteLength, sizeBytesMax });
+      }
+      try {
+        const reply = answerSubjectOf(subject, this.#world.random.id());
+        const where = reply === undefined ? {} : { noMux: true, reply };
+        return (await connection.request(subject, question, { timeout: timeoutMs, ...where })).data;
+      } catch (error) {
+        if (isUnserved(error)) throw new OperatingError("E_ASK_UNANSWERED", `nobody serves ${subject} now`, { subject });
+        if (!isLate(error)) throw error;
+        throw new OperatingError("E_ASK_UNANSWERED", `no answer from ${subject} in time`, { subject, timeoutMs });
+      }
+    });
   }
 
   #end(serving: Serving): void {
