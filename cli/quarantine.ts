@@ -30,7 +30,9 @@ function shownList(output: JsonValue): Shown {
   const rows = recordsOf(output).flatMap((result) => listAt(result, "entries").map((entry) =>
     [textAt(result, "site"), textAt(result, "service"), ...COLUMNS.map((column) => textAt(entry, column))]));
   if (rows.length === 0) return { text: "nothing is quarantined", exit: EXIT_OK };
-  return { text: tableOf([HEADING, ...rows]).join("\n"), exit: EXIT_FAILED };
+  const isCut = recordsOf(output).some((result) => result["more"] === true);
+  const lines = [...tableOf([HEADING, ...rows]), ...(isCut ? ["there are more than are shown"] : [])];
+  return { text: lines.join("\n"), exit: EXIT_FAILED };
 }
 
 function shownEntry(output: JsonValue): Shown {

@@ -162,9 +162,10 @@ describe("commands that ask a running process", function () {
     it("lists what is quarantined, with 1, or says that nothing is, with 0", async () => {
       const since = "2024-01-01T00:00:00";
       const entries = [{ name: USER, code: "E_ROWS_REFUSED", reason: "too long\n", since, version: "3.17" }];
-      answers("quarantine.list", [{ site: "edge1", service: "keystone", entries }]);
+      answers("quarantine.list", [{ site: "edge1", service: "keystone", entries, more: true }]);
       const listed = await run("quarantine list edge1");
       assert.equal(listed.exit, 1);
+      assert.match(listed.said, /^there are more than are shown$/m);
       assert.match(listed.said, /^edge1 +keystone +user\.3f +E_ROWS_REFUSED +2024-01-01T00:00:00 +3\.17 +too long\?$/m);
       answers("quarantine.list", [{ site: "edge1", service: "keystone", entries: [] }]);
       assert.equal((await run("quarantine list edge1")).exit, 0);
