@@ -1,7 +1,7 @@
 /**
  * Rows for a person to look at: what a service file calls secret is shown as a short keyed digest. Two people's eyes, or the
- * two ends of a link, can see whether two secrets are equal when both were masked with the same key, and nothing else: a bare hash
- * of a short secret could be found by trying, so the key is made anew for each look and never shown.
+ * two ends of a link, can see whether two secrets are equal when both were masked with the same key, and nothing else: a bare
+ * hash of a short secret could be found by trying, so the key is made anew for each look and never shown.
  *
  * Invariants: masking is a function of (key, table, column, value); NULL stays NULL, so presence shows; no other column changes.
  * Not here: who may see secrets unmasked (records/), making keys (core/random.ts: id()).

@@ -1,6 +1,6 @@
 /**
- * What the row audit overwrote: somebody changed rows at the site past Holdfast, and may want to know what became of them. Kept in
- * the service's own database, because it holds what those rows held, secrets too, and is as well guarded there as they were.
+ * What the row audit overwrote: somebody changed rows at the site past Holdfast, and may want to know what became of them. Kept
+ * in the service's own database, because it holds what those rows held, secrets too, and is as well guarded there as they were.
  *
  *   found → repaired   the rows are as the image says
  *         → left       the database refused the repair, or the aggregate changed meanwhile; the next pass looks again

@@ -24,6 +24,7 @@ import type { Rows } from "../rows/rows.ts";
 import { verifiedSchema } from "../rows/verified.ts";
 import { SITE_COUNTER_FIRST, type Service } from "../schemas/define.ts";
 import { replaces, type Version } from "../schemas/position.ts";
+import { keyText } from "../schemas/row.ts";
 import { Applier, MovedError, type ApplierOptions } from "./applier.ts";
 import type { ApplyRooms } from "./apply.ts";
 import { fillSite, type ReadBounds } from "./fill.ts";
@@ -158,11 +159,15 @@ export class Follower implements LifePart {
     });
   }
 
-  /** Writes images whose versions were applied already once more, or removes what was applied in these versions: repairs. */
+  /**
+   * Writes images whose versions were applied already once more, or removes what was applied in these versions: repairs. An
+   * aggregate that has begun to wait meanwhile is left alone: a repair would take the place of the change that waits.
+   */
   async repair(changes: readonly Received[]): Promise<void> {
     for (let from = 0; from < changes.length; from += this.#bounds.changesMax) {
       const some = changes.slice(from, from + this.#bounds.changesMax);
-      await this.withApplier((applier, signal) => applier.repair(some, signal));
+      await this.withApplier((applier, signal) =>
+        applier.repair(some.filter((change) => !applier.waits(keyText(change.image.key))), signal));
     }
   }
 

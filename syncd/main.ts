@@ -6,7 +6,7 @@ import { adminServer } from "../admin/server.ts";
 import { present } from "../core/assert.ts";
 import { Faults } from "../core/faults.ts";
 import { lifecycleOf, type Lifecycle, type Part, type RunningProcess } from "../core/lifecycle.ts";
-import type { Operation, Operations } from "../core/operation.ts";
+import type { Operations } from "../core/operation.ts";
 import type { World } from "../core/world.ts";
 import type { SyncdConfig } from "../config/load.ts";
 import { serveOperations } from "../feed/asking.ts";
@@ -19,10 +19,14 @@ import { APPLIER_DEFAULTS } from "./applier.ts";
 import { CacheInvalidation } from "./companions.ts";
 import { FOLLOW_DEFAULTS, Follower } from "./follow.ts";
 import { deleteKeys } from "./memcached.ts";
+import { operationsOfServices, siteOperations } from "./operations.ts";
 import { Reporter, siteReport, type ReportedFollower } from "./report.ts";
+import { RowAudit, ROW_AUDIT_DEFAULTS } from "./row-audit.ts";
 
 interface Followed extends ReportedFollower {
   readonly follower: Follower;
+  readonly rowAudit: RowAudit;
+  readonly operations: Operations;
   readonly release: () => Promise<void>;
 }
 
@@ -40,12 +44,11 @@ function follow(config: SyncdConfig, entry: SyncdConfig["services"][number], fau
       retry: config.retry },
     { ...FOLLOW_DEFAULTS, guard: config.guard, heartbeatEveryMs: config.audit.heartbeatEveryMs,
       manifestChecks: config.manifestChecks });
-  const operations: Operations = new Map<string, Operation>([
-    ["resync", async () => {
-      await follower.resync();
-      return { site: config.site, service: service.name, started: true };
-    }],
-  ]);
+  const rowAudit = new RowAudit({ service, rows, stream: feed.stream, faults, holding: follower.holding,
+    isFollowing: () => follower.isFilled, committed: () => cache.rowsChanged(),
+    repair: (changes) => follower.repair(changes) },
+    world, { ...ROW_AUDIT_DEFAULTS, ...config.rowAudit, retry: config.retry });
+  const operations = siteOperations({ service, rows, site: config.site, follower, rowAudit }, world);
   const unserve = serveOperations(feed, siteAskSubject(service.name, config.site), operations, world.log);
   const release = async (): Promise<void> => {
     unserve();
@@ -53,7 +56,7 @@ function follow(config: SyncdConfig, entry: SyncdConfig["services"][number], fau
     await feed.close();
     await rows.close();
   };
-  return { feed, follower, status: () => follower.status(), release };
+  return { feed, follower, rowAudit, operations, status: () => follower.status(), release };
 }
 
 /** Starts the daemon; everything that is away is waited for in the background and named on /readyz. */
@@ -66,9 +69,12 @@ export async function runSyncd(config: SyncdConfig, world: World): Promise<Runni
   const admin = adminServer({ ...config.admin, facts: { process: "syncd", site: config.site },
     notReady: () => present(holder.lifecycle, "asked only once started").notReady(),
     status: () => ({ services: followed.map((each) => siteReport(config.site, each, faults, world.clock.nowMs())) }),
-    metrics: world.metrics }, world.log);
+    metrics: world.metrics,
+    operations: operationsOfServices(new Map(followed.map((each) => [each.follower.status().service, each.operations]))) },
+    world.log);
   const report = new Reporter(config.site, followed, faults, world, config.statusEveryMs);
-  const lifecycle = lifecycleOf([connections, admin, ...followed.map((each) => each.follower), report], world.log);
+  const lifecycle = lifecycleOf([connections, admin, ...followed.map((each) => each.follower),
+    ...followed.map((each) => each.rowAudit), report], world.log);
   holder.lifecycle = lifecycle;
   await lifecycle.start();
   return lifecycle;

@@ -1,7 +1,7 @@
 /**
  * The row audit: a site's rows are what they were made of, also when nobody is connected and somebody changed them by hand. Goes
- * over everything again and again, slowly (row-pass.ts), asks the guard about what it found of each kind as a whole, looks at each
- * finding once more, keeps what it is about to overwrite (drift.ts), and lets the follower write the stored images again.
+ * over everything again and again, slowly (row-pass.ts), asks the guard about what it found of each kind as a whole, looks at
+ * each finding once more, keeps what it is about to overwrite (drift.ts), and lets the follower write the stored images again.
  *
  * Invariants: nothing is compared before the first fill is over; nothing is overwritten that was not noted before; a repair
  * carries the version that is applied, so that it never replaces anything newer; making what is missing needs nobody's leave.
@@ -17,14 +17,16 @@ import type { Progress } from "../core/operation.ts";
 import { Bell, stopSignal } from "../core/signal.ts";
 import { waitBeforeRetry } from "../core/retry.ts";
 import type { World } from "../core/world.ts";
-import type { Holding } from "../capture/held.ts";
-import { listHeld } from "../capture/held.ts";
+import type { Blast } from "../capture/guard.ts";
+import { listHeld, type Holding } from "../capture/held.ts";
 import type { RowReader } from "../rows/rows.ts";
 import { keyFromText, rowText, type Row } from "../schemas/row.ts";
 import { DRIFT_KEPT_MAX, DRIFT_TABLE, DriftNotes, settleNotes } from "./drift.ts";
 import { lockPosition, readApplied } from "./ledger.ts";
 import type { Received } from "./received.ts";
-import { compareLive, compareStrangers, readWaitingNames, type Compared, type CompareRooms, type Deviation } from "./row-compare.ts";
+import {
+  compareLive, compareStrangers, readWaitingNames, type Compared, type CompareRooms, type Deviation,
+} from "./row-compare.ts";
 import { orphansAmong, type LooseTable } from "./row-orphans.ts";
 import { RowPass, type KindFindings, type PassFindings, type PassOptions } from "./row-pass.ts";
 
@@ -151,7 +153,7 @@ export class RowAudit implements Part {
 
   /** A pass soon: what was held may go on. */
   wake(): void {
-    if (this.#options.enabled) this.#bell.ring();
+    this.#bell.ring();
   }
 
   async #live(): Promise<void> {
@@ -227,7 +229,8 @@ export class RowAudit implements Part {
   }
 
   /** Judges each kind, then removes children first and makes parents first. */
-  async #act(found: PassFindings, progress: (progress: Progress) => void): Promise<{ held: readonly string[]; repaired: number }> {
+  async #act(found: PassFindings, progress: (progress: Progress) => void):
+    Promise<{ readonly held: readonly string[]; readonly repaired: number }> {
     const kinds = [...found.kinds.values()];
     const held = new Set<string>();
     for (const kind of kinds) {
@@ -236,7 +239,8 @@ export class RowAudit implements Part {
     }
     const left = new Set<string>();
     let repaired = 0;
-    const total = kinds.reduce((sum, { names }) => sum + names.changed.length + names.missing.length + names.superfluous.length, 0);
+    const total = kinds.reduce((sum, { names }) =>
+      sum + names.changed.length + names.missing.length + names.superfluous.length, 0);
     const go = async (names: readonly string[], look: (read: RowReader, names: readonly string[]) => Promise<Compared>):
       Promise<void> => {
       for (let start = 0; start < names.length && !this.#stopping.signal.aborted; start += REPAIRS_AT_ONCE) {
@@ -273,7 +277,8 @@ export class RowAudit implements Part {
     const { rows, holding } = this.#rooms;
     const note = (await rows.snapshot(listHeld)).find((each) => each.kind === kind);
     const isOurs = note === undefined || note.cause === "drift";
-    const blast = { kind, deletes: counts.superfluous, rewrites: counts.changed, live, cause: "drift", sourceEmptied: false } as const;
+    const blast: Blast = { kind, deletes: counts.superfluous, rewrites: counts.changed, live, cause: "drift",
+      sourceEmptied: false };
     if (blast.deletes + blast.rewrites === 0) return note === undefined || !isOurs || holding.admit(blast, []);
     if (!isOurs && note.state === "released") return false;
     const orphaned = orphans.flatMap(({ loose, rows: some }) => some.map((row) => orphanName(loose, row)));
@@ -297,13 +302,14 @@ export class RowAudit implements Part {
     for (const { kind, effect } of fresh) {
       this.#world.metrics.count("holdfast_drift_total", 1, { service: service.name, kind, effect });
     }
-    this.#world.log.warn("rows were changed past Holdfast and are put right", { service: service.name, aggregates: deviations.length,
-      first: deviations[0]?.name });
+    this.#world.log.warn("rows were changed past Holdfast and are put right", { service: service.name,
+      aggregates: deviations.length, first: deviations[0]?.name });
     await this.#unlessStopped(repair(deviations.map(({ change }) => change)));
     if (this.#stopping.signal.aborted) return 0;
     const still = await rows.snapshot((read) => this.#stillWrong(read, deviations, look));
     for (const name of still) left.add(name);
-    const idsOf = (isLeft: boolean): readonly string[] => ids.filter((_, place) => still.has(fresh[place]?.name ?? "") === isLeft);
+    const idsOf = (isLeft: boolean): readonly string[] =>
+      ids.filter((_, place) => still.has(fresh[place]?.name ?? "") === isLeft);
     await rows.transaction(async (write) => {
       await settleNotes(write, idsOf(false), "repaired");
       await settleNotes(write, idsOf(true), "left");

@@ -2,8 +2,8 @@
  * Owned rows whose owner is not there. An image begins at its root row, so no reading of images sees them; and they are not
  * harmless: an orphan keeps its primary key, and the owner that comes one day with a row of that key is refused.
  *
- * Only for owned tables without a foreign key to their owner: everywhere else the database itself forbids orphans (a dump that was
- * loaded with foreign keys switched off aside: then the owner's next image brings its rows in order).
+ * Only for owned tables without a foreign key to their owner: everywhere else the database itself forbids orphans (a dump
+ * that was loaded with foreign keys switched off aside: then the owner's next image brings its rows in order).
  * Not here: when to look, and whether so many may be removed (row-audit.ts).
  */
 import { present } from "../core/assert.ts";

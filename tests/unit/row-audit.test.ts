@@ -247,8 +247,8 @@ describe("the row audit", () => {
 
   it("neither ends nor uses up what another comparison holds", async () => {
     await toySite();
-    const row = { kind: "user", state: "released", code: "E_BLAST_HELD", cause: "sweep", deletes: "90", rewrites: "0", live: "100",
-      reason: "r", sample: "[]", since: "2026-01-01T00:00:00.000000" };
+    const row = { kind: "user", state: "released", code: "E_BLAST_HELD", cause: "sweep", deletes: "90", rewrites: "0",
+      live: "100", reason: "r", sample: "[]", since: "2026-01-01T00:00:00.000000" };
     await site.byHand((write) => write.insert(HELD_TABLE, [row]));
     await site.pass();
     await site.byHand((write) => write.update(site.table("user"), [{ id: "u2", name: "mine" }], ["name"]));
@@ -306,7 +306,8 @@ describe("the row audit", () => {
   it("leaves logs to their service: what it pruned and what it added itself", async () => {
     await toySite();
     const at = "2026-01-01T00:00:00.000000";
-    await site.bring({ "event.1": { event: [{ id: 1, user_id: "u1", at }] }, "event.2": { event: [{ id: 2, user_id: "u1", at }] } });
+    await site.bring({ "event.1": { event: [{ id: 1, user_id: "u1", at }] },
+      "event.2": { event: [{ id: 2, user_id: "u1", at }] } });
     await site.byHand(async (write) => {
       await write.remove(site.table("event"), [{ id: 1 }]);
       await write.insert(site.table("event"), [{ id: 1 << 30, user_id: "u1", at }]);
