@@ -11,7 +11,7 @@ import { fileURLToPath } from "node:url";
 const CHECKOUT = fileURLToPath(new URL("../../", import.meta.url));
 const PAGE = readFileSync(join(CHECKOUT, "docs/protocol.md"), "utf8");
 /** Rooms whose comments may speak of a number, with "docs/protocol.md" in front of it. */
-const PRODUCT = ["core", "schemas", "rows", "feed", "config", "admin", "capture", "proxy", "syncd", "cli"];
+const PRODUCT = ["core", "schemas", "rows", "feed", "config", "admin", "capture", "records", "proxy", "audit", "syncd", "cli"];
 
 interface Row {
   readonly number: string;
@@ -22,7 +22,7 @@ interface Row {
 
 /** Numbers that open a paragraph in bold: statements and invariants. */
 function statedIn(page: string): readonly string[] {
-  return [...page.matchAll(/^\*\*([PSI]\d{1,2})\*\* /gm)].map(([, number]) => String(number));
+  return [...page.matchAll(/^\*\*([PASI]\d{1,2})\*\* /gm)].map(([, number]) => String(number));
 }
 
 function rowsIn(page: string): readonly Row[] {
@@ -48,7 +48,7 @@ const rows = rowsIn(PAGE);
 
 describe("docs/protocol.md", () => {
   it("states each number once, without holes", () => {
-    for (const letter of ["P", "S", "I"]) {
+    for (const letter of ["P", "A", "S", "I"]) {
       const numbers = stated.filter((number) => number.startsWith(letter)).map((number) => Number(number.slice(1)));
       assert.deepEqual(numbers, numbers.map((_, place) => place + 1), `numbers of ${letter}`);
       assert.ok(numbers.length > 0, `no number of ${letter}`);
@@ -81,7 +81,7 @@ describe("docs/protocol.md", () => {
 
   it("states every number that a comment of a test speaks of", () => {
     const unknown = textsBelow("tests").flatMap(({ path, text }) =>
-      [...text.matchAll(/\/\*\*[\s\S]*?\*\//g)].flatMap(([comment]) => [...comment.matchAll(/\b([PSI]\d{1,2})\b/g)])
+      [...text.matchAll(/\/\*\*[\s\S]*?\*\//g)].flatMap(([comment]) => [...comment.matchAll(/\b([PASI]\d{1,2})\b/g)])
         .filter(([, number]) => !stated.includes(String(number))).map(([, number]) => `${path}: ${number}`));
     assert.deepEqual(unknown, []);
   });
