@@ -13,6 +13,8 @@ import { serveOperations } from "../feed/asking.ts";
 import { openJetstream } from "../feed/jetstream.ts";
 import { jetstreamOptionsOf } from "../feed/section.ts";
 import { siteAskSubject } from "../feed/subjects.ts";
+import { openRecords } from "../records/open.ts";
+import type { ServedService } from "../records/writing.ts";
 import { openRows } from "../rows/open.ts";
 import { serviceNamed } from "../schemas/catalog.ts";
 import { APPLIER_DEFAULTS } from "./applier.ts";
@@ -20,6 +22,7 @@ import { CacheInvalidation } from "./companions.ts";
 import { FOLLOW_DEFAULTS, Follower } from "./follow.ts";
 import { deleteKeys } from "./memcached.ts";
 import { operationsOfServices, siteOperations } from "./operations.ts";
+import { SiteRecordWriting } from "./records-writing.ts";
 import { Reporter, siteReport, type ReportedFollower } from "./report.ts";
 import { RowAudit, ROW_AUDIT_DEFAULTS } from "./row-audit.ts";
 
@@ -27,6 +30,7 @@ interface Followed extends ReportedFollower {
   readonly follower: Follower;
   readonly rowAudit: RowAudit;
   readonly operations: Operations;
+  readonly served: ServedService;
   readonly release: () => Promise<void>;
 }
 
@@ -49,6 +53,8 @@ function follow(config: SyncdConfig, entry: SyncdConfig["services"][number], fau
     repair: (changes) => follower.repair(changes) },
     world, { ...ROW_AUDIT_DEFAULTS, ...config.rowAudit, retry: config.retry });
   const operations = siteOperations({ service, rows, site: config.site, follower, rowAudit }, world);
+  const writing = new SiteRecordWriting({ service, scope, rows, feed,
+    applyNow: (change, mayApply, signal) => follower.applyNow(change, mayApply, signal) }, world);
   const unserve = serveOperations(feed, siteAskSubject(service.name, config.site), operations, world.log);
   const release = async (): Promise<void> => {
     unserve();
@@ -56,7 +62,8 @@ function follow(config: SyncdConfig, entry: SyncdConfig["services"][number], fau
     await feed.close();
     await rows.close();
   };
-  return { feed, follower, rowAudit, operations, status: () => follower.status(), release };
+  const served: ServedService = { service, rows, writing };
+  return { feed, follower, rowAudit, operations, served, status: () => follower.status(), release };
 }
 
 /** Starts the daemon; everything that is away is waited for in the background and named on /readyz. */
@@ -74,7 +81,8 @@ export async function runSyncd(config: SyncdConfig, world: World): Promise<Runni
     world.log);
   const report = new Reporter(config.site, followed, faults, world, config.statusEveryMs);
   const lifecycle = lifecycleOf([connections, admin, ...followed.map((each) => each.follower),
-    ...followed.map((each) => each.rowAudit), report], world.log);
+    ...followed.map((each) => each.rowAudit), report,
+    ...openRecords(config.records, followed.map((each) => each.served), world)], world.log);
   holder.lifecycle = lifecycle;
   await lifecycle.start();
   return lifecycle;
