@@ -23,6 +23,7 @@ import { endOnBugs, EXIT_BUG, EXIT_CONFIG, EXIT_FAILED, EXIT_OK, realWorld, runU
 import type { Session } from "./session.ts";
 import { siteCommands } from "./sites.ts";
 import { askStatus, DEFAULT_ADMINS, exitOf, statusTable } from "./status.ts";
+import { triggerCommands } from "./triggers.ts";
 
 /** How long a sync daemon may take to finish the batch it is applying. */
 const SYNCD_DRAIN_TIMEOUT_MS = 30_000;
@@ -108,7 +109,7 @@ function commandLine(finish: (exit: number) => void): Command {
     .option("--json", "print the whole answers as JSON")
     .action(async ({ admin, json }: { admin?: string[]; json?: boolean }) => finish(await statusCommand(admin, json ?? false)));
   const session: Session = { clock: systemClock, terminal: process.stderr, say, complain, finish };
-  for (const add of [auditCommand, siteCommands, quarantineCommands, heldCommands]) add(program, session);
+  for (const add of [auditCommand, siteCommands, quarantineCommands, heldCommands, triggerCommands]) add(program, session);
   const config = program.command("config").description("check configuration files, list the options");
   config.command("check").description("report every mistake of configuration files; starts nothing")
     .argument("<file...>", "files to check")
