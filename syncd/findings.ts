@@ -2,7 +2,8 @@
  * Where a site and the stream differ, bucket by bucket: the leaves of a bucket against what the ledger notes as applied. What
  * is found is what may be done about it; nothing is done here.
  *
- * Invariants: an aggregate that waits, is quarantined, or has an image above the position is no difference: it comes by itself.
+ * Invariants: an aggregate that is on the stream and waits, is quarantined, or has an image above the position is no difference:
+ * it comes by itself.
  * What the site has and the leaves have not is asked of the stream by itself before it counts.
  * Bounds: findingsMax are remembered, further ones are counted for the guard; LANES questions at a time.
  */
@@ -126,7 +127,7 @@ async function findSurplus(rooms: FindingRooms, applier: Applier, buckets: Reado
   const prefix = subjectPrefix(rooms.service.name, rooms.scope);
   for await (const page of readAllApplied(rooms.rows)) {
     const suspects = page.filter(({ hash, name, deleted }) =>
-      !deleted && buckets.has(bucketOf(hash)) && !byName.has(name) && !applier.waits(name));
+      !deleted && buckets.has(bucketOf(hash)) && !byName.has(name));
     if (findings.isFull) {
       for (const { name, ...here } of suspects) findings.add(name, "surplus", here, "deletes");
       continue;
@@ -134,6 +135,7 @@ async function findSurplus(rooms: FindingRooms, applier: Applier, buckets: Reado
     await inLanes(suspects, LANES, async (here) => {
       const message = await rooms.feed.last(`${prefix}.${here.name}`);
       if (message === undefined) return findings.add(here.name, "surplus", here, "deletes");
+      if (applier.waits(here.name)) return;
       const stream = standingOf(message);
       const weighed = weigh(here, stream, applier.position, asOf);
       if (weighed === "take" || weighed === "ask") findings.add(here.name, weighed, here, stream.deleted ? "deletes" : "rewrites");

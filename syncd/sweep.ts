@@ -5,7 +5,8 @@
  * An absence counts only when the centre has said that the whole database is on the stream (a heartbeat with `filled` in the
  * position's epoch), the name was in none of the headers read from 0 to the end, and the subject, asked by itself afterwards,
  * has no message. The headers are read by the sweep itself and not remembered from the fill, so that a sweep that is due
- * survives a crash: only its being due is stored (mode "sweep"). Aggregates that wait or are quarantined are left alone.
+ * survives a crash: only its being due is stored (mode "sweep"). A change that waits or is quarantined and is not on the stream
+ * any more is forgotten by the same proof: it would come back to life when what it waits for appears.
  *
  * Bounds: 16 bytes a name on the stream (names-seen.ts), SURPLUS_MAX aggregates removed in one go, LANES questions at a time.
  * Not here: when it is due (upkeep.ts), the judgement whether it is too much (capture/guard.ts).
@@ -14,7 +15,7 @@ import type { World } from "../core/world.ts";
 import type { Feed } from "../feed/feed.ts";
 import { filterOf, keyOfSubject, subjectPrefix } from "../feed/subjects.ts";
 import { hashOfName } from "../schemas/manifest.ts";
-import { keyText } from "../schemas/row.ts";
+import { keyFromText, keyText } from "../schemas/row.ts";
 import { heldKinds, inLanes, Intents, removeSurplus, type AdmissionRooms, type Surplus } from "./admission.ts";
 import type { Applier } from "./applier.ts";
 import { readAllApplied } from "./ledger.ts";
@@ -45,28 +46,38 @@ interface Seen {
 /** Compares and removes, as the file's head says. @throws what the feed and the database throw */
 export async function sweepSite(rooms: SweepRooms, world: World, applier: Applier, changesMax: number,
   signal: AbortSignal): Promise<SweepOutcome> {
-  const { service, feed, scope } = rooms;
+  const { service } = rooms;
   const seen = await readNames(rooms, signal);
   // A reading that was told to stop has not seen everything.
   if (signal.aborted) return "interrupted";
   const intents = new Intents();
-  const unseen = await unseenOf(rooms, applier, seen.names, intents);
-  const prefix = subjectPrefix(service.name, scope);
-  const confirmed = await inLanes(unseen, LANES, async (each) => (await feed.last(`${prefix}.${each.name}`)) === undefined);
+  const unseen = await unseenOf(rooms, seen.names, intents);
+  const surplus = await absentOf(rooms, unseen, ({ name }) => name);
+  const waiting = await absentOf(rooms, [...applier.waitingNames()].filter((name) => !seen.names.has(hashOfName(name))), (name) => name);
   if (signal.aborted) return "interrupted";
-  const surplus = unseen.filter((_, place) => confirmed[place] === true);
   await applier.tally.ensure(rooms.rows);
   for (const { name } of surplus) intents.add(name, "deletes");
   const held = await heldKinds(rooms, intents, { cause: "sweep", live: (kind) => applier.tally.liveOf(kind), complete: true,
     sourceEmptied: [...service.kinds.values()].some((kind) => kind.neverEmpty && !seen.liveKinds.has(kind.name)) });
   const removed = surplus.filter(({ name }) => !held.has(kindOfName(name)));
   await removeSurplus(applier, service, removed, changesMax, signal);
+  for (let from = 0; from < waiting.length && !signal.aborted; from += changesMax) {
+    const some = waiting.slice(from, from + changesMax).filter((name) => !held.has(kindOfName(name)) && applier.waits(name));
+    await applier.drop(some.map(keyFromText));
+  }
   world.metrics.count("holdfast_swept_aggregates_total", removed.length, { service: service.name });
   world.log.info("what the stream does not have was swept", { service: service.name, stream: seen.names.size,
     removed: removed.length, held: surplus.length - removed.length });
   if (signal.aborted) return "interrupted";
   if (held.size > 0) return "held";
   return unseen.length < SURPLUS_MAX ? "done" : "more";
+}
+
+/** Those of `items` whose subject has no message. */
+async function absentOf<T>({ service, scope, feed }: SweepRooms, items: readonly T[], nameOf: (item: T) => string): Promise<readonly T[]> {
+  const prefix = subjectPrefix(service.name, scope);
+  const messages = await inLanes(items, LANES, (item) => feed.last(`${prefix}.${nameOf(item)}`));
+  return items.filter((_, place) => messages[place] === undefined);
 }
 
 /** Every name on the stream, tombstones included: what a tombstone is about is the tail's business. */
@@ -86,12 +97,12 @@ async function readNames({ service, scope, feed }: SweepRooms, signal: AbortSign
   return { names, liveKinds };
 }
 
-/** Live aggregates that were not seen and do not wait for anything; those beyond the bound are only counted, for the guard. */
-async function unseenOf({ rows }: SweepRooms, applier: Applier, names: NamesSeen, beyond: Intents): Promise<readonly Surplus[]> {
+/** Live aggregates that were not seen; those beyond the bound are only counted, for the guard. */
+async function unseenOf({ rows }: SweepRooms, names: NamesSeen, beyond: Intents): Promise<readonly Surplus[]> {
   const unseen: Surplus[] = [];
   for await (const page of readAllApplied(rows)) {
     for (const { hash, name, deleted, epoch, sequence } of page) {
-      if (deleted || names.has(hash) || applier.waits(name)) continue;
+      if (deleted || names.has(hash)) continue;
       if (unseen.length < SURPLUS_MAX) unseen.push({ name, version: { epoch, sequence } });
       else beyond.add(name, "deletes");
     }

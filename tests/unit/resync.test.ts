@@ -54,7 +54,10 @@ describe("a site whose stream is not the one it read", () => {
       assert(await site.caughtUp());
       const { sequence } = site.follower.status();
       centre.stream.faults.dropTail(5);
+      // The reader is back before anything new comes, and reads that at places it has passed.
+      await clock.pass(SOON_MS);
       await centre.group("new");
+      await clock.pass(SOON_MS);
       await centre.beat();
       assert(centre.stream.lastSequence() < sequence);
       assert(await site.caughtUp("tail", 60_000), JSON.stringify(site.follower.status()));
@@ -253,6 +256,22 @@ describe("a site whose stream is not the one it read", () => {
       await centre.beat();
       assert(await site.caughtUp());
       assert.deepEqual(await site.applied(), ["group.a", "group.b", "group.c"]);
+      assert.deepEqual(await site.differences(), []);
+      assert.equal(site.metrics.counts.get("holdfast_swept_aggregates_total"), 0);
+    });
+
+    it("forgets what waited when the stream does not have that any more, and does not bring it back later", async () => {
+      await centre.put("membership", ["u1", "a"], { membership: [{ user_id: "u1", group_id: "a" }] });
+      const site = await started();
+      assert.equal(site.follower.status().parked, 1);
+      await remade("a", "b", "c");
+      await centre.beat();
+      assert(await site.caughtUp());
+      assert.equal(site.follower.status().parked, 0);
+      await centre.put("user", ["u1"], { user: [{ id: "u1", domain_id: "d", name: "u1" }], secret: [] });
+      await centre.put("domain", ["d"], { domain: [{ id: "d", name: "d" }] });
+      assert(await site.caughtUp());
+      await clock.pass(60_000);
       assert.deepEqual(await site.differences(), []);
     });
 
