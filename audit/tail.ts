@@ -109,6 +109,11 @@ export class Tail {
     return this.#heartbeat === "unread" ? undefined : this.#heartbeat.n;
   }
 
+  /** Sequence of the newest message of an aggregate, a heartbeat or a manifest; 0 without one. */
+  sequenceOf(name: string): number {
+    return this.#rooms.index.get(name)?.sequence ?? this.#others.get(this.#prefix + name)?.sequence ?? 0;
+  }
+
   /** Reads until `signal` aborts. */
   async run(signal: AbortSignal): Promise<void> {
     for (let failures = 0; !signal.aborted; ) {
