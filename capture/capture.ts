@@ -347,19 +347,24 @@ export class CaptureRoom implements Part {
     this.#publisher.forgetHeads();
   }
 
-  /** Scans that are stopped never resolve: whoever stops this room must not wait for them. */
+  /**
+   * Scans that are stopped never resolve: whoever stops this room must not wait for them. Nor may anybody wait for those of an
+   * epoch that is over: nothing is published in it any more, so they only end once the next one is known (simulation, seed 30).
+   */
   async #fillUnlessStopped(era: Era): Promise<void> {
-    const stopped = new Promise<void>((resolve) =>
-      this.#stopping.signal.addEventListener("abort", () => resolve(), { once: true }));
-    if (!this.#stopping.signal.aborted) await Promise.race([this.#fill(era), stopped]);
+    const over = AbortSignal.any([this.#stopping.signal, this.#nudge.signal]);
+    const ended = new Promise<void>((resolve) => over.addEventListener("abort", () => resolve(), { once: true }));
+    if (!over.aborted) await Promise.race([this.#fill(era), ended]);
   }
 
   /** A new stream holds nothing: compare everything once, parents first. */
   async #fill(era: Era): Promise<void> {
     this.#obstacle = "comparing the whole database with a new stream";
     await this.scanAll("images");
+    if (this.#era?.epoch !== era.epoch) return;
     await this.#patiently(() => markFilled(this.#rooms.rows, this.#rooms.feed, era.epoch));
-    if (this.#era?.epoch === era.epoch) this.#era = { ...era, filled: true };
+    if (this.#era?.epoch !== era.epoch) return;
+    this.#era = { ...era, filled: true };
     this.#obstacle = undefined;
     this.#rooms.faults.clear("E_STREAM_REGRESSED", this.#rooms.feed.stream);
     this.#world.log.info("the stream holds the whole database", { epoch: era.epoch });

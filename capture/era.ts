@@ -74,8 +74,11 @@ export async function raiseEra(rows: Rows, feed: Feed, schema: string, from: num
   });
 }
 
-/** Notes that the stream was compared with the whole database in this epoch. */
+/** Notes that the stream was compared with the whole database in this epoch; says nothing about an epoch that is over. */
 export async function markFilled(rows: Rows, feed: Feed, epoch: number): Promise<void> {
-  await rows.transaction((write) =>
-    write.update(STREAM_TABLE, [{ stream: feed.stream, filled_epoch: String(epoch) }], ["filled_epoch"]));
+  await rows.transaction(async (write) => {
+    const held = (await write.lock(STREAM_TABLE, { columns: ["stream"], values: [[feed.stream]] }))[0];
+    if (held === undefined || Number(held["epoch"]) !== epoch) return;
+    await write.update(STREAM_TABLE, [{ ...held, filled_epoch: String(epoch) }], ["filled_epoch"]);
+  });
 }
