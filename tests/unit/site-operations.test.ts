@@ -1,7 +1,7 @@
 /**
- * Goal: who asks a site, over the stream server or at its own door, learns how its rows are without seeing a secret, and can decide
- * about what waits; drift is repaired by the daemon's own parts while the link is down. Method: follower, row audit and operations
- * as the daemon wires them, on twins and virtual time, asked over the twin of the stream server.
+ * Goal: who asks a site, over the stream server or at its own door, learns how its rows are without seeing a secret, and can
+ * decide about what waits; drift is repaired by the daemon's own parts while the link is down. Method: follower, row audit and
+ * operations as the daemon wires them, on twins and virtual time, asked over the twin of the stream server.
  */
 import assert from "node:assert/strict";
 import { OperatingError } from "../../core/errors.ts";
@@ -126,6 +126,7 @@ describe("a site that is asked", () => {
     for (let from = 0, rounds = 0; from < names.length; rounds += 1) {
       assert(rounds < names.length);
       const answer = await asked("states", { entries: names.slice(from).map((name) => [name, "x"]), mask: MASK });
+      assert(JSON.stringify(answer).length < 420_000, "an answer fits into a message");
       seen.push(...statesIn(answer).map(({ name, rows }) => [name, rows === null] as const));
       from += Number(answer["answered"]);
     }
@@ -167,7 +168,8 @@ describe("a site that is asked", () => {
     await centre.put("user", ["u8"], userRows("u8", POISON));
     assert(await clock.runUntil(() => site.follower.status().quarantined === 1, 60_000));
     const list = await asked("quarantine.list");
-    assert.deepEqual((list["entries"] as readonly Answer[]).map(({ name, code }) => [name, code]), [["user.u8", "E_ROWS_REFUSED"]]);
+    const codes = (list["entries"] as readonly Answer[]).map(({ name, code }) => [name, code]);
+    assert.deepEqual(codes, [["user.u8", "E_ROWS_REFUSED"]]);
     const shown = await asked("quarantine.show", { name: "user.u8" });
     assert.match(JSON.stringify(shown["image"]), /"name":"poison".*"hash":"secret:/);
     assert.match(String((await asked("quarantine.retry", { name: "user.u8" }))["outcome"]), /^quarantined again/);
