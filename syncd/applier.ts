@@ -243,7 +243,8 @@ export class Applier {
     for (let failures = 1; ; failures += 1) {
       if (signal.aborted) return [];
       const now = wireDatetime(this.#world.clock.nowMs());
-      const batch: Batch = { ...work, again: work.again ?? false, heard: work.heard, held: this.#position, moveTo, impatient, careful, isWaiting, now };
+      const batch: Batch = { ...work, again: work.again ?? false, heard: work.heard, held: this.#position, moveTo, impatient,
+        careful, isWaiting, now };
       try {
         const applied = await applyBatch(this.#rooms, batch);
         this.#noteApplied(applied, work, moveTo);

@@ -104,7 +104,8 @@ export async function findDifferences(rooms: FindingRooms, applier: Applier, buc
     for (const name of look) {
       const here = applied.get(name);
       if (here !== undefined && !here.deleted) found.toggle(hashOfName(name), here.digest);
-      if (!applier.waits(name)) weighLeaf(name, here, present(leaves.byName.get(name), name), leaves.asOf, applier.position, findings);
+      if (applier.waits(name)) continue;
+      weighLeaf(name, here, present(leaves.byName.get(name), name), leaves.asOf, applier.position, findings);
     }
   }
   if (!surplusToo) return;
@@ -138,7 +139,8 @@ async function findSurplus(rooms: FindingRooms, applier: Applier, buckets: Reado
       if (applier.waits(here.name)) return;
       const stream = standingOf(message);
       const weighed = weigh(here, stream, applier.position, asOf);
-      if (weighed === "take" || weighed === "ask") findings.add(here.name, weighed, here, stream.deleted ? "deletes" : "rewrites");
+      if (weighed !== "take" && weighed !== "ask") return;
+      findings.add(here.name, weighed, here, stream.deleted ? "deletes" : "rewrites");
     });
   }
 }

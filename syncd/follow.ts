@@ -133,7 +133,8 @@ export class Follower implements LifePart {
     const applier = this.#applier;
     const { epoch, sequence, mode } = applier?.position ?? { epoch: 0, sequence: 0, mode: "unknown" };
     return { service: this.#rooms.service.name, epoch, sequence, mode, parked: applier?.parked ?? 0,
-      quarantined: applier?.quarantined ?? 0, heard: this.#heard?.n ?? 0, lagSeconds: this.#lagSeconds, notReady: this.notReady() };
+      quarantined: applier?.quarantined ?? 0, heard: this.#heard?.n ?? 0, lagSeconds: this.#lagSeconds,
+      notReady: this.notReady() };
   }
 
   /** True once the schema was checked and the stream was read as a whole; false again while it is read anew. */

@@ -146,7 +146,8 @@ export class ManifestCheck {
     const removes = [...intents.byKind.values()].some(({ deletes }) => deletes > 0);
     const sourceEmptied = removes && await isSourceEmptied(service, scope, feed, signal);
     if (signal.aborted) return new Set();
-    return heldKinds(this.#rooms, intents, { cause: "manifest", live: (kind) => applier.tally.liveOf(kind), sourceEmptied, complete });
+    return heldKinds(this.#rooms, intents,
+      { cause: "manifest", live: (kind) => applier.tally.liveOf(kind), sourceEmptied, complete });
   }
 
   async #repair(applier: Applier, findings: Findings, held: ReadonlySet<string>, signal: AbortSignal): Promise<void> {
@@ -206,11 +207,12 @@ export class ManifestCheck {
   /** Asks the centre to publish what it has of these aggregates although the stream has the same: then it is newer. */
   async #askAgain(names: readonly string[], epoch: number): Promise<void> {
     const { site, service, feed } = this.#rooms;
+    const { askTimeoutMs } = this.#options;
     if (site === undefined) return;
     for (let from = 0; from < names.length; from += ASKED_NAMES_MAX) {
       const asked = names.slice(from, from + ASKED_NAMES_MAX);
       try {
-        await askOperation(feed, auditAskSubject(service.name, site), "again", { names: asked, epoch }, this.#options.askTimeoutMs);
+        await askOperation(feed, auditAskSubject(service.name, site), "again", { names: asked, epoch }, askTimeoutMs);
         this.#count("asked", asked.length);
       } catch (error) {
         if (!isOperating(error)) throw error;
@@ -222,7 +224,8 @@ export class ManifestCheck {
   }
 
   #count(what: string, amount: number): void {
-    if (amount > 0) this.#world.metrics.count("holdfast_manifest_repairs_total", amount, { service: this.#rooms.service.name, what });
+    if (amount === 0) return;
+    this.#world.metrics.count("holdfast_manifest_repairs_total", amount, { service: this.#rooms.service.name, what });
   }
 }
 

@@ -21,10 +21,17 @@ export interface Part {
   readonly notRead: readonly string[];
 }
 
+interface Begun {
+  readonly changes: Received[];
+  readonly unreadable: Unreadable[];
+  heartbeat: PlacedHeartbeat | undefined;
+  readonly notRead: string[];
+}
+
 /** The parts of a batch, in order; none for an empty one. */
 export function partsOf(service: Service, messages: readonly FeedMessage[]): readonly Part[] {
   const parts: Part[] = [];
-  let begun: { changes: Received[]; unreadable: Unreadable[]; heartbeat: PlacedHeartbeat | undefined; notRead: string[] } | undefined;
+  let begun: Begun | undefined;
   for (const message of messages) {
     begun ??= { changes: [], unreadable: [], heartbeat: undefined, notRead: [] };
     const arrival = receive(service, message);

@@ -1,5 +1,6 @@
 /**
- * What a batch of changes asks the site's database about the rows it refers to. Pure. Which rows those are: schemas/references.ts.
+ * What a batch of changes asks the site's database about the rows it refers to. Pure. Which rows those are:
+ * schemas/references.ts.
  */
 import { present } from "../core/assert.ts";
 import type { Service, Table } from "../schemas/define.ts";

@@ -53,7 +53,8 @@ export async function sweepSite(rooms: SweepRooms, world: World, applier: Applie
   const intents = new Intents();
   const unseen = await unseenOf(rooms, seen.names, intents);
   const surplus = await absentOf(rooms, unseen, ({ name }) => name);
-  const waiting = await absentOf(rooms, [...applier.waitingNames()].filter((name) => !seen.names.has(hashOfName(name))), (name) => name);
+  const unseenWaiting = [...applier.waitingNames()].filter((name) => !seen.names.has(hashOfName(name)));
+  const waiting = await absentOf(rooms, unseenWaiting, (name) => name);
   if (signal.aborted) return "interrupted";
   await applier.tally.ensure(rooms.rows);
   for (const { name } of surplus) intents.add(name, "deletes");
@@ -74,7 +75,8 @@ export async function sweepSite(rooms: SweepRooms, world: World, applier: Applie
 }
 
 /** Those of `items` whose subject has no message. */
-async function absentOf<T>({ service, scope, feed }: SweepRooms, items: readonly T[], nameOf: (item: T) => string): Promise<readonly T[]> {
+async function absentOf<T>({ service, scope, feed }: SweepRooms, items: readonly T[],
+  nameOf: (item: T) => string): Promise<readonly T[]> {
   const prefix = subjectPrefix(service.name, scope);
   const messages = await inLanes(items, LANES, (item) => feed.last(`${prefix}.${nameOf(item)}`));
   return items.filter((_, place) => messages[place] === undefined);

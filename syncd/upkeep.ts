@@ -57,7 +57,7 @@ export class Upkeep {
     await applier.carry({ changes: [], unreadable: [] }, tail, signal);
   }
 
-  /** Compares with a manifest that the position has just passed; true when the site should read everything anew. @throws MovedError */
+  /** Compares with a manifest that the position has just passed; true: everything should be read anew. @throws MovedError */
   async check(applier: Applier, manifest: Manifest, signal: AbortSignal): Promise<boolean> {
     if (!this.#options.manifestChecks) return false;
     const outcome = await this.#unlessAway("a manifest check", () => this.#check.check(manifest, applier, signal));

@@ -82,7 +82,8 @@ export class StagedCentre {
   put(kind: string, values: readonly string[], rows?: Tables): Promise<number> {
     const key: AggregateKey = { kind, values };
     const change = changeOf(canonicalImage(this.service, key, rows), TOY_REVISION);
-    const headers = { "Hf-Digest": change.digest, "Hf-Schema": TOY_REVISION, ...(rows === undefined ? { "Hf-Deleted": "1" } : {}) };
+    const headers = { "Hf-Digest": change.digest, "Hf-Schema": TOY_REVISION,
+      ...(rows === undefined ? { "Hf-Deleted": "1" } : {}) };
     return this.#publish(subjectOf(this.service.name, SCOPE, key), headers, encodeChange(change));
   }
 

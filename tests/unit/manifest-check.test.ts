@@ -259,7 +259,9 @@ describe("the stream's word against the site's", () => {
   const POSITION = version(100);
 
   it("is weighed by place first, then by content, then by version", () => {
-    const cases: readonly (readonly [Parameters<typeof weigh>[0], Parameters<typeof weigh>[1], number, ReturnType<typeof weigh>])[] = [
+    type Case = readonly [...Parameters<typeof weigh> extends readonly [infer Here, infer There, ...unknown[]]
+      ? [Here, There, number] : never, ReturnType<typeof weigh>];
+    const cases: readonly Case[] = [
       [undefined, stream(101), Infinity, "ahead"],
       [undefined, stream(50), Infinity, "take"],
       [undefined, stream(50, "", true), Infinity, "equal"],
