@@ -3,8 +3,8 @@
  *
  * Invariants: nothing is answered in the clear or without a token; the token is looked at before the path, the path and the scope
  * before the body; an error is { error: { code, message } } and never carries a stack or a value that was sent.
- * Bounds: CONNECTIONS_MAX; BODY_BYTES_MAX, never compressed; CALLS_AT_ONCE on the databases, the others wait; times for head,
- * request, silence and the end of calls under way at a stop.
+ * Bounds: CONNECTIONS_MAX; BODY_BYTES_MAX, never compressed, of UPLOADS_AT_ONCE; CALLS_AT_ONCE on the databases; what is beyond
+ * these two waits; times for head, request, silence and the end of calls under way at a stop.
  * Not here: what is answered (routes.ts), who may ask (tokens.ts).
  */
 import { createServer, type Server } from "node:https";
@@ -18,7 +18,7 @@ import { factsOf } from "../core/log.ts";
 import type { World } from "../core/world.ts";
 import { Lanes } from "./lanes.ts";
 import { refusalOf } from "./refusal.ts";
-import { Routes, type Call } from "./routes.ts";
+import { Routes, type Answer, type Call } from "./routes.ts";
 import { Tokens, type TokenSection } from "./tokens.ts";
 import type { ServedService } from "./writing.ts";
 
@@ -41,6 +41,8 @@ export const CONNECTIONS_MAX = 64;
 export const BODY_BYTES_MAX = 8 * 1024 * 1024;
 /** Of the connections to a database (8 by default) the API takes at most these. */
 export const CALLS_AT_ONCE = 3;
+/** Bodies in memory at once. */
+export const UPLOADS_AT_ONCE = 4;
 const HEADERS_TIMEOUT_MS = 10_000;
 const REQUEST_TIMEOUT_MS = 60_000;
 const HANDSHAKE_TIMEOUT_MS = 10_000;
@@ -85,8 +87,9 @@ function unreadable(error: unknown): Error {
 export function recordsApp(served: readonly ServedService[], tokens: Tokens, world: World): Express {
   const routes = new Routes(served, world);
   const lanes = new Lanes(CALLS_AT_ONCE);
+  const uploads = new Lanes(UPLOADS_AT_ONCE);
   const readBody = bodyReader();
-  world.metrics.gauge("holdfast_records_calls_waiting", () => lanes.waiting);
+  world.metrics.gauge("holdfast_records_calls_waiting", () => lanes.waiting + uploads.waiting);
   const app = express();
   app.disable("x-powered-by");
   app.disable("etag");
@@ -94,8 +97,9 @@ export function recordsApp(served: readonly ServedService[], tokens: Tokens, wor
     response.setHeader("Cache-Control", "no-store");
     response.setHeader("X-Content-Type-Options", "nosniff");
     const admitted = routes.admit(callOf(request, tokens));
-    const body = admitted.takesBody ? await readBody(request, response) : undefined;
-    const answer = await lanes.run(() => admitted.answer(body));
+    const answered = (body: unknown): Promise<Answer> => lanes.run(() => admitted.answer(body));
+    const answer = await (admitted.takesBody ? uploads.run(async () => answered(await readBody(request, response)))
+      : answered(undefined));
     if (answer.etag !== undefined) response.setHeader("ETag", `"${answer.etag}"`);
     world.metrics.count("holdfast_records_calls_total", 1, { method: request.method, status: String(answer.status) });
     response.status(answer.status).json(answer.body);
@@ -122,6 +126,18 @@ export function recordsApp(served: readonly ServedService[], tokens: Tokens, wor
   return app;
 }
 
+/** The listener, not listening yet. @throws E_CONFIG for files that hold no certificate and key that belong together, and the file system's own errors */
+function securedServer(options: RecordsOptions, app: Express): Server {
+  const files = readTlsFiles(options.tls);
+  try {
+    return createServer({ ...files, minVersion: "TLSv1.2", handshakeTimeout: HANDSHAKE_TIMEOUT_MS,
+      requestTimeout: REQUEST_TIMEOUT_MS, headersTimeout: HEADERS_TIMEOUT_MS }, app);
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new OperatingError("E_CONFIG", `records.tls: ${options.tls.cert} and ${options.tls.key} cannot be used: ${reason}`);
+  }
+}
+
 function listen(server: Server, options: RecordsOptions): Promise<void> {
   return new Promise((resolve, reject) => {
     server.once("error", reject);
@@ -145,8 +161,7 @@ export function recordsServer(options: RecordsOptions, served: readonly ServedSe
     name: "records",
     port,
     async start() {
-      server = createServer({ ...readTlsFiles(options.tls), minVersion: "TLSv1.2", handshakeTimeout: HANDSHAKE_TIMEOUT_MS,
-        requestTimeout: REQUEST_TIMEOUT_MS, headersTimeout: HEADERS_TIMEOUT_MS }, app);
+      server = securedServer(options, app);
       server.maxConnections = CONNECTIONS_MAX;
       server.timeout = IDLE_TIMEOUT_MS;
       await listen(server, options);
