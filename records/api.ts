@@ -126,7 +126,7 @@ export function recordsApp(served: readonly ServedService[], tokens: Tokens, wor
   return app;
 }
 
-/** The listener, not listening yet. @throws E_CONFIG for files that hold no certificate and key that belong together, and the file system's own errors */
+/** The listener, not listening yet. @throws E_CONFIG when the files hold no matching pair; what the file system says */
 function securedServer(options: RecordsOptions, app: Express): Server {
   const files = readTlsFiles(options.tls);
   try {
