@@ -271,11 +271,13 @@ export class Follower implements LifePart {
     const signal = AbortSignal.any([this.#stopping.signal, this.#reading.signal]);
     this.#hearing.begin(this.#heard !== undefined);
     if (await this.#isWorthless(applier)) return;
-    const batches = feed.read({ filter: filterOf(service.name, scope), after: applier.position.sequence,
+    const after = applier.position.sequence;
+    const batches = feed.read({ filter: filterOf(service.name, scope), after,
       batchMessagesMax: this.#bounds.changesMax, batchBytesMax: this.#bounds.bytesMax }, signal);
     this.#obstacle = undefined;
     for await (const messages of batches) {
       if (signal.aborted) return;
+      if (messages.some(({ sequence }) => sequence <= after)) return this.#readBelow(applier, messages);
       const goOn = messages.length === 0 ? await this.#quiet(applier, signal) : await this.#take(applier, messages, signal);
       if (!goOn || signal.aborted) return;
       await this.#works.run(() => applier.tryDue(signal));
@@ -318,6 +320,12 @@ export class Follower implements LifePart {
     });
   }
 
+  /** A server gave what is below the place asked for: it clips a start beyond its end, so its sequences went back. */
+  async #readBelow(applier: Applier, messages: readonly FeedMessage[]): Promise<void> {
+    const epoch = Math.max(...messages.map(epochOf));
+    await this.#works.run(() => this.#beginFill(applier, epoch, "sequences"));
+  }
+
   /** Applies a batch; false when reading has to begin again. */
   async #take(applier: Applier, messages: readonly FeedMessage[], signal: AbortSignal): Promise<boolean> {
     this.#hearing.arrived();
@@ -346,7 +354,7 @@ export class Follower implements LifePart {
       await this.#beginFill(applier, Math.max(epoch, heartbeat?.epoch ?? 0), regression);
       return false;
     }
-    // A server may clip a start beyond its end, and a reader may get things twice: the position never goes back by itself.
+    // A reader may get things twice: the position never goes back by itself.
     const moveTo: SitePosition = { mode: position.mode, epoch: Math.max(position.epoch, epochOf(last)),
       sequence: Math.max(position.sequence, last.sequence) };
     await this.#hear(applier, part, moveTo, heartbeat);

@@ -3,9 +3,9 @@
  * it was passed at, in one transaction: so "I have passed this place and did not hear this there" is a fact and no memory.
  *
  * A stream whose sequences went back (a server that lost its end, a restored store, a stream made anew) gives no error: a
- * reader beyond the end waits, or gets other messages under numbers it has had. Three things prove that what was read is not
- * what is there (docs/protocol.md E2): a higher epoch; a later heartbeat at a place that was passed already; a floor above
- * the last place that was certainly read before the floor rose.
+ * reader beyond the end waits, or gets other messages under numbers it has had (follow.ts sees that by itself). Three things
+ * prove that what was read is not what is there (docs/protocol.md E2): a higher epoch; a later heartbeat at a place that was
+ * passed already; a floor above the last place that was certainly read before the floor rose.
  *
  * Not here: asking for heartbeats and noticing their absence (hearing.ts), what follows (follow.ts).
  */
