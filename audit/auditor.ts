@@ -1,7 +1,7 @@
 /**
  * The auditor of one service at the centre: keeps an index of the stream, compares the database with it, says heartbeats and
- * manifests, notices when the stream or the database is not what it was, and collects tombstones. It finds whatever the event path
- * missed, so that no other part's memory has to be right for sites to become equal to the centre.
+ * manifests, notices when the stream or the database is not what it was, and collects tombstones. It finds whatever the event
+ * path missed, so that no other part's memory has to be right for sites to become equal to the centre.
  *
  * Invariants: nothing is published but through the publish loop, nothing is deleted or rewritten past the guard; no heartbeat is
  * said between the beginning of a complete reading and the verdict on what it proved, because a heartbeat covers the traces.
@@ -156,7 +156,7 @@ export class Auditor implements Part {
       notReady: this.notReady(), lastAudit: this.#report };
   }
 
-  /** Audits as soon as possible; resolves with an audit that began after this call. @throws E_FEED_UNAVAILABLE when stopped first */
+  /** Audits soon; resolves with an audit that began after this call. @throws E_FEED_UNAVAILABLE when stopped before its end */
   auditNow(progress: (progress: Progress) => void = () => undefined): Promise<AuditReport> {
     const report = new Promise<AuditReport>((tell, refuse) => this.#asked.push({ progress, tell, refuse }));
     if (this.#stopping.signal.aborted) this.#refuseAsked();
@@ -170,8 +170,8 @@ export class Auditor implements Part {
     await this.capture.ready(signal);
     await patiently(() => this.#rooms.rows.ensureTables([AUDIT_TABLE, HELD_TABLE]), this.#world, BACKOFF, signal);
     if (signal.aborted) return;
-    const unserve = serveOperations(this.#rooms.feed, auditAskSubject(this.#rooms.service.name, "*"), this.#questions.operations(),
-      this.#world.log);
+    const unserve = serveOperations(this.#rooms.feed, auditAskSubject(this.#rooms.service.name, "*"),
+      this.#questions.operations(), this.#world.log);
     await Promise.all([this.#tail.run(signal), this.#beat(), this.#auditAgainAndAgain(), this.#orphans.run(signal)]);
     unserve();
   }
@@ -258,7 +258,7 @@ export class Auditor implements Part {
     const beat = await this.#beatReached();
     const manifest = beat === undefined ? undefined : await this.#sayManifest(beat);
     if (signal.aborted) return undefined;
-    if (manifest === undefined) throw new OperatingError("E_FEED_UNAVAILABLE", "the epoch or the stream changed during the audit");
+    if (manifest === undefined) throw new OperatingError("E_FEED_UNAVAILABLE", "epoch or stream changed during the audit");
     const collected = await collect({ ...this.#rooms, index: this.#index }, this.#world, due, manifest.floor);
     const tookMs = clock.monotonicMs() - startedMs;
     metrics.observe("holdfast_audit_seconds", tookMs / 1000, { service: this.#rooms.service.name });

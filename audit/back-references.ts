@@ -1,6 +1,6 @@
 /**
  * Who refers to whom, from the images of a stream: which live aggregates have to be looked at when one is gone, because the
- * database may have cascaded. Edges in flat arrays of numbers, two lists through each: the edges that an image owns, and the edges
+ * database may have cascaded. Edges in flat arrays of numbers, two lists through each: the edges that an image owns, and those
  * that point at a slot.
  *
  * Invariants: the edges of an owner are exactly those of its last replace(); a slot's `uses` are the edges that name it as target

@@ -6,8 +6,8 @@
  *   read the stream's last heartbeat → read the note → (the stream knows more: the database was restored) → look at the stream's
  *   state → take a number, stored → publish expecting the one that was read → note the acknowledgement
  *
- * A process that dies in between leaves a number unused, or a heartbeat unacknowledged: both are harmless. Not here: when to beat,
- * and what a site makes of it.
+ * A process that dies in between leaves a number unused, or a heartbeat unacknowledged: both are harmless. Not here: when to
+ * beat, and what a site makes of it.
  */
 import { factsOf } from "../core/log.ts";
 import { isOperating } from "../core/errors.ts";

@@ -29,7 +29,7 @@ export async function decideAtCentre({ service, rows }: HoldingsRooms, kind: str
   state: "released" | "rejected"): Promise<JsonValue> {
   await rows.ensureTables([HELD_TABLE]);
   const note = await rows.transaction((write) => decideHeld(write, kind, state));
-  if (note === undefined) throw new OperatingError("E_OPERATION_INPUT", `nothing of ${service.name} ${kind} is held at the centre`);
+  if (note === undefined) throw new OperatingError("E_OPERATION_INPUT", `nothing of ${service.name} ${kind} is held here`);
   return shown(service, note);
 }
 

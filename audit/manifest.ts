@@ -17,7 +17,8 @@ import type { StreamIndex } from "./stream-index.ts";
 /** What the index says now. Only while it is complete. */
 export function manifestOf(index: StreamIndex, era: Era, floor: Version): Manifest {
   const buckets = index.buckets.text();
-  return { epoch: era.epoch, asOf: index.reached, floor, schema: era.schema, aggregates: index.live, root: rootOf(buckets), buckets };
+  return { epoch: era.epoch, asOf: index.reached, floor, schema: era.schema, aggregates: index.live, root: rootOf(buckets),
+    buckets };
 }
 
 export interface ManifestRooms {
@@ -40,7 +41,8 @@ function read(message: FeedMessage, world: World): Manifest | undefined {
  * Says what `made` makes, which is called when the subject's last message is known; gives the manifest that the stream has then:
  * ours, or that of another auditor that was faster. Undefined when neither is certain. @throws E_FEED_*
  */
-export async function sayManifest(rooms: ManifestRooms, world: World, made: () => Manifest | undefined): Promise<Manifest | undefined> {
+export async function sayManifest(rooms: ManifestRooms, world: World,
+  made: () => Manifest | undefined): Promise<Manifest | undefined> {
   const { service, scope, feed } = rooms;
   const subject = manifestSubject(service.name, scope);
   const last = await feed.last(subject);

@@ -62,7 +62,7 @@ export async function epochInDatabase(rows: Rows, stream: string): Promise<numbe
   return Number(row?.["epoch"] ?? 0);
 }
 
-/** Changes the note under its lock; gives what is stored then. @throws E_ROWS_UNIQUE when another auditor made the row just now */
+/** Changes the note under its lock; gives what is stored then. @throws E_ROWS_UNIQUE when another auditor made it just now */
 function change(rows: Rows, stream: string, changed: (note: AuditNote) => AuditNote): Promise<AuditNote> {
   return rows.transaction(async (write: RowWriter) => {
     const row = (await write.lock(AUDIT_TABLE, matchOf(stream)))[0];

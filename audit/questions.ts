@@ -3,8 +3,8 @@
  *
  *   leaves {bucket, after?}    → {epoch, asOf, leaves: [[name, epoch, sequence, digest]…], next?}
  *                                the live aggregates of a bucket, as the stream has them; next: pass it as `after`
- *   again {names, epoch?}      → {accepted}: publishes these even if the stream has the same image, because the site holds a newer
- *                                version than the stream does. epoch: the site's own.
+ *   again {names, epoch?}      → {accepted}: publishes these even if the stream has the same image, because the site holds a
+ *                                newer version than the stream does. epoch: the site's own.
  *
  * Invariants: nothing is answered from an index that is not complete; a site's question can make work, never a change: what is
  * published is read from the central database. Bounds: names in a question, aggregates said again in a minute over all sites,
@@ -78,7 +78,8 @@ export class Questions {
     }
     const isLast = leaves.length === found.length && found.length < LEAVES_MAX;
     const next = isLast ? undefined : found[leaves.length - 1]?.name;
-    return Promise.resolve({ epoch: era.epoch, asOf: this.#rooms.index.reached, leaves, ...(next === undefined ? {} : { next }) });
+    const asOf = this.#rooms.index.reached;
+    return Promise.resolve({ epoch: era.epoch, asOf, leaves, ...(next === undefined ? {} : { next }) });
   }
 
   #again(input: Input): Promise<JsonValue> {

@@ -1,6 +1,6 @@
 /**
  * Collecting tombstones, so that the stream does not grow with everything that ever existed. A site that was away for longer than
- * tombstones are kept has to read everything anew; it learns so from the floor. Hence the order, of which no step may be left out:
+ * tombstones are kept has to read everything anew; it learns so from the floor. Hence the order; no step may be left out:
  *
  *   floor raised in the database → said in a heartbeat → said in a manifest → only then the messages are removed
  *
@@ -41,7 +41,8 @@ export async function dueTombstones(rooms: TombstoneRooms, world: World, keptMs:
 }
 
 /** Removes those of `due` that `floor`, which heartbeat and manifest have said, covers. @throws E_FEED_* */
-export async function collect(rooms: TombstoneRooms, world: World, due: readonly DueTombstone[], floor: Version): Promise<number> {
+export async function collect(rooms: TombstoneRooms, world: World, due: readonly DueTombstone[],
+  floor: Version): Promise<number> {
   const covered = due.filter((tombstone) => compareVersions(tombstone, floor) <= 0);
   const prefix = subjectPrefix(rooms.service.name, rooms.scope);
   for (let from = 0; from < covered.length; from += PURGES_AT_ONCE) {

@@ -64,8 +64,9 @@ async function proxyCommand(file: string): Promise<never> {
 async function syncdCommand(file: string): Promise<never> {
   const { config, warnings } = loadSyncdConfig(file);
   const world = watchedWorld(config.log.level, { process: "syncd", site: config.site }, warnings);
-  const { runSyncd } = await import("../syncd/main.ts");
-  return process.exit(await runUntilSignal(world, SYNCD_DRAIN_TIMEOUT_MS, () => runSyncd(config, world)));
+  const run = config.role === "centre" ? (await import("../audit/main.ts")).runCentre
+    : (await import("../syncd/main.ts")).runSyncd;
+  return process.exit(await runUntilSignal(world, SYNCD_DRAIN_TIMEOUT_MS, () => run(config, world)));
 }
 
 function checkCommand(files: readonly string[], asked: ConfigKind | undefined): number {
@@ -101,7 +102,7 @@ function commandLine(finish: (exit: number) => void): Command {
   program.command("proxy").description("run a proxy in front of one OpenStack API")
     .requiredOption("--config <file>", "its configuration, YAML")
     .action(({ config }: { config: string }) => proxyCommand(config));
-  program.command("syncd").description("run the sync daemon of a site")
+  program.command("syncd").description("run the sync daemon of a site, or of the centre")
     .requiredOption("--config <file>", "its configuration, YAML")
     .action(({ config }: { config: string }) => syncdCommand(config));
   program.command("status").description("ask running processes whether they are ready")

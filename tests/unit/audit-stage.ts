@@ -15,7 +15,8 @@ import { MemoryStream } from "../../feed/memory-stream.ts";
 import { heartbeatSubject, manifestSubject, subjectPrefix } from "../../feed/subjects.ts";
 import { memoryRows } from "../../rows/memory.ts";
 import type { Rows, RowWriter } from "../../rows/rows.ts";
-import { Buckets, decodeHeartbeat, decodeManifest, hashOfName, rootOf, type Heartbeat, type Manifest } from "../../schemas/manifest.ts";
+import { Buckets, decodeHeartbeat, decodeManifest, hashOfName, rootOf, type Heartbeat,
+  type Manifest } from "../../schemas/manifest.ts";
 import type { Table } from "../../schemas/define.ts";
 import { toy, TOY_REVISION } from "../support/toy-service.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
