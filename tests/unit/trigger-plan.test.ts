@@ -10,7 +10,8 @@ import { present } from "../../core/assert.ts";
 import { defineService, type KindDeclaration, type Service, type TableDeclaration } from "../../schemas/define.ts";
 import { keystone } from "../../schemas/keystone.ts";
 
-function serviceOf(tables: Readonly<Record<string, TableDeclaration>>, kinds: Readonly<Record<string, KindDeclaration>>): Service {
+function serviceOf(tables: Readonly<Record<string, TableDeclaration>>, kinds: Readonly<Record<string, KindDeclaration>>,
+): Service {
   return defineService({ name: "small", catalogType: "small", errorShape: "keystone", tables, kinds, local: {}, captures: [],
     leaves: [], migrations: { table: "revision", column: "number", verified: ["1"] },
     paths: { mounts: [], trailingSlashes: false, leadingSlashes: false, innerSlashes: false } });
