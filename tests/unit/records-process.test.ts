@@ -11,6 +11,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import request from "supertest";
 import { stringify } from "yaml";
+import { runCentre } from "../../audit/main.ts";
 import { loadSyncdConfig } from "../../config/load.ts";
 import { systemClock } from "../../core/clock.ts";
 import { isOperating } from "../../core/errors.ts";
@@ -75,6 +76,17 @@ describe("a process with a records section", function () {
     await call("delete", "/v1/keystone/aggregates/user/x?version=1.5").expect(503);
     await running.stop();
     await assert.rejects(call("get", "/v1/openapi.json").then((answer) => answer));
+  });
+
+  it("serves the API at the centre", async () => {
+    const port = await freePort();
+    running = await runCentre(loadSyncdConfig(await configuration({ role: "centre" }, port, "token"), {}).config, world);
+    const call = (method: "get" | "put", path: string): request.Test => request(`https://${HOST}:${port}`)[method](path)
+      .ca(certificate).set("Authorization", `Bearer ${TOKEN}`);
+    const { body } = await call("get", "/v1/openapi.json").expect(200) as { body: { tags: Record<string, unknown>[] } };
+    assert.deepEqual(body.tags.map((tag) => [tag["name"], tag["x-versioned"]]), [["keystone", false]]);
+    const { body: away } = await call("put", "/v1/keystone/aggregates/group/g").send({ rows: {} }).expect(503) as Answered;
+    assert.equal(away.error.code, "E_ROWS_UNAVAILABLE");
   });
 
   it("refuses a certificate that is none", async () => {
