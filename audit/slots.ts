@@ -1,6 +1,6 @@
 /**
  * Names as small numbers, and columns of plain numbers beside them: how the index of a stream keeps a million aggregates without
- * a million objects. A slot stands for one name as long as the name is held or something points at it; then it is given to another.
+ * a million objects. A slot stands for one name as long as it is held or something points at it; then it is given to another.
  *
  * Invariants: one slot per name; columns are zero in a slot that was just taken; capacity only grows, by doubling.
  * Not here: what the columns mean to anybody (stream-index.ts, back-references.ts).

@@ -38,6 +38,8 @@ export interface StagedAuditor {
 /** See the file's head. */
 export class AuditStage {
   readonly clock = new VirtualClock();
+  /** How often a quiet stream shows that it is alive. */
+  idleHeartbeatMs = 1_000;
   stream = new MemoryStream(toy.name, this.clock);
   rows: Rows = this.freshRows();
   readonly #running: StagedAuditor[] = [];
@@ -61,7 +63,7 @@ export class AuditStage {
 
   begin(options: Partial<AuditorOptions> = {}): StagedAuditor {
     const world = this.world();
-    const feed = memoryFeed(this.stream, this.clock, { idleHeartbeatMs: 1_000 });
+    const feed = memoryFeed(this.stream, this.clock, { idleHeartbeatMs: this.idleHeartbeatMs });
     const faults = new Faults(this.clock);
     const auditor = new Auditor({ service: toy, scope: SCOPE, rows: this.rows, feed, faults }, world,
       { ...AUDITOR_DEFAULTS, ...options });
