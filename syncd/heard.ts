@@ -13,10 +13,12 @@ import type { RowReader, RowWriter } from "../rows/rows.ts";
 import { declareTable } from "../schemas/define.ts";
 import type { Heartbeat } from "../schemas/manifest.ts";
 import { compareVersions, type Version } from "../schemas/position.ts";
+import type { SitePosition } from "./ledger.ts";
 
 export const HEARD_TABLE = declareTable("holdfast_heard", {
   key: ["stream"],
-  columns: { stream: "text", epoch: "bigint", n: "bigint", sequence: "bigint", floor_epoch: "bigint", floor_sequence: "bigint" },
+  columns: { stream: "text", epoch: "bigint", n: "bigint", sequence: "bigint", filled: "boolean", floor_epoch: "bigint",
+    floor_sequence: "bigint" },
 });
 
 /** A heartbeat at its place in the stream. */
@@ -26,7 +28,7 @@ export interface PlacedHeartbeat extends Heartbeat {
 }
 
 /** What is stored of the last heartbeat that the position has passed. */
-export type Heard = Pick<PlacedHeartbeat, "epoch" | "n" | "sequence" | "floor">;
+export type Heard = Pick<PlacedHeartbeat, "epoch" | "n" | "sequence" | "filled" | "floor">;
 
 /** Why the position is worth nothing any more. */
 export type Regression = "epoch" | "sequences" | "floor";
@@ -45,18 +47,28 @@ export function hasRegressed(position: Version, heard: Heard | undefined, heartb
   return compareVersions(certain, heartbeat.floor) < 0 ? "floor" : undefined;
 }
 
+/**
+ * Has everything that the centre has been read here? True once the position has passed a heartbeat of its epoch that says that
+ * all of the database is on the stream. Before that a row without an image proves nothing: its image may still be published.
+ */
+export function hasReadAll(position: SitePosition | undefined, heard: Heard | undefined): boolean {
+  return position !== undefined && position.mode !== "fill" && heard?.filled === true && heard.epoch === position.epoch &&
+    heard.sequence <= position.sequence;
+}
+
 /** The last heartbeat heard of a stream; undefined when there was none. */
 export async function readHeard(read: RowReader, stream: string): Promise<Heard | undefined> {
   const row = (await read.select(HEARD_TABLE, { columns: ["stream"], values: [[stream]] }))[0];
   return row === undefined ? undefined : { epoch: Number(row["epoch"]), n: Number(row["n"]), sequence: Number(row["sequence"]),
+    filled: row["filled"] === true,
     floor: { epoch: Number(row["floor_epoch"]), sequence: Number(row["floor_sequence"]) } };
 }
 
 /** Notes a heartbeat as heard, in the transaction that moves the position past it. */
 export async function noteHeard(write: RowWriter, stream: string, heard: Heard): Promise<void> {
-  const row = { stream, epoch: String(heard.epoch), n: String(heard.n), sequence: String(heard.sequence),
+  const row = { stream, epoch: String(heard.epoch), n: String(heard.n), sequence: String(heard.sequence), filled: heard.filled,
     floor_epoch: String(heard.floor.epoch), floor_sequence: String(heard.floor.sequence) };
   const known = await write.lock(HEARD_TABLE, { columns: ["stream"], values: [[stream]] });
   if (known.length === 0) await write.insert(HEARD_TABLE, [row]);
-  else await write.update(HEARD_TABLE, [row], ["epoch", "n", "sequence", "floor_epoch", "floor_sequence"]);
+  else await write.update(HEARD_TABLE, [row], ["epoch", "n", "sequence", "filled", "floor_epoch", "floor_sequence"]);
 }

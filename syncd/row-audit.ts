@@ -3,7 +3,8 @@
  * over everything again and again, slowly (row-pass.ts), asks the guard about what it found of each kind as a whole, looks at
  * each finding once more, keeps what it is about to overwrite (drift.ts), and lets the follower write the stored images again.
  *
- * Invariants: nothing is compared before the first fill is over; nothing is overwritten that was not noted before; a repair
+ * Invariants: nothing is compared before the first fill is over; no row is superfluous before the centre has said that everything
+ * is on the stream, and the site has read it; nothing is overwritten that was not noted before; a repair
  * carries the version that is applied, so that it never replaces anything newer; making what is missing needs nobody's leave.
  * Bounds: rowsPerSecondMax; findingsMax repairs per kind, effect and pass; REPAIRS_AT_ONCE in one transaction.
  * Not here: whether the images themselves are the centre's newest (manifest checks).
@@ -22,7 +23,8 @@ import { listHeld, type Holding } from "../capture/held.ts";
 import type { RowReader } from "../rows/rows.ts";
 import { keyFromText, rowText, type Row } from "../schemas/row.ts";
 import { DRIFT_KEPT_MAX, DRIFT_TABLE, DriftNotes, settleNotes } from "./drift.ts";
-import { lockPosition, readApplied } from "./ledger.ts";
+import { HEARD_TABLE, hasReadAll, readHeard } from "./heard.ts";
+import { lockPosition, readApplied, readPosition } from "./ledger.ts";
 import type { Received } from "./received.ts";
 import {
   compareLive, compareStrangers, readWaitingNames, type Compared, type CompareRooms, type Deviation,
@@ -210,11 +212,14 @@ export class RowAudit implements Part {
     const signal = this.#stopping.signal;
     const [atMs, startedMs] = [this.#world.clock.nowMs(), this.#world.clock.monotonicMs()];
     if (!this.#isPrepared) {
-      await rows.ensureTables([DRIFT_TABLE]);
+      await rows.ensureTables([DRIFT_TABLE, HEARD_TABLE]);
       await holding.prepare();
       this.#isPrepared = true;
     }
-    const found = await new RowPass(this.#rooms, this.#world, this.#options, this.#rooms.isFollowing, progress).run(signal);
+    const strangersToo = await rows.snapshot(async (read) => hasReadAll(await readPosition(read, this.#rooms.stream),
+      await readHeard(read, this.#rooms.stream)));
+    const found = await new RowPass(this.#rooms, this.#world, this.#options,
+      { isWanted: this.#rooms.isFollowing, strangersToo, progress }).run(signal);
     if (found === undefined) return undefined;
     const { held, repaired } = await this.#act(found, progress);
     if (signal.aborted) return undefined;

@@ -20,7 +20,7 @@ import { APPLIED_TABLE } from "./ledger.ts";
 import { compareLive, compareStrangers, type AppliedEntry, type Compared, type CompareRooms } from "./row-compare.ts";
 import { looseTables, readOrphans, type LooseTable } from "./row-orphans.ts";
 
-export const PAGE_KEYS = 250;
+export const PAGE_KEYS = 500;
 const READ_TRIES_MAX = 5;
 
 /** What a pass found about one kind. */
@@ -66,29 +66,34 @@ export interface PassOptions {
   readonly retry: Backoff;
 }
 
+/** What a pass is told. */
+export interface PassAsked {
+  /** False when the site no longer follows its stream, and comparing means nothing. */
+  readonly isWanted: () => boolean;
+  /** Rows without an image are superfluous: nothing of them is still to come. */
+  readonly strangersToo: boolean;
+  readonly progress: (progress: Progress) => void;
+}
+
 /** One pass; used once. */
 export class RowPass {
   readonly #rooms: CompareRooms;
   readonly #world: World;
   readonly #options: PassOptions;
   readonly #pace: Pace;
-  readonly #isWanted: () => boolean;
-  readonly #progress: (progress: Progress) => void;
+  readonly #asked: PassAsked;
   readonly #kinds = new Map<string, KindFindings>();
   /** Names that rows of a changed aggregate carry now: that aggregate's repair renames them. */
   readonly #respelled = new Set<string>();
   #aggregates = 0;
   #rows = 0;
 
-  /** `isWanted`: false when the site no longer follows its stream, and comparing means nothing. */
-  constructor(rooms: CompareRooms, world: World, options: PassOptions, isWanted: () => boolean,
-    progress: (progress: Progress) => void) {
+  constructor(rooms: CompareRooms, world: World, options: PassOptions, asked: PassAsked) {
     this.#rooms = rooms;
     this.#world = world;
     this.#options = options;
     this.#pace = new Pace(world.clock, options.rowsPerSecondMax);
-    this.#isWanted = isWanted;
-    this.#progress = progress;
+    this.#asked = asked;
     for (const kind of rooms.service.kinds.keys()) {
       this.#kinds.set(kind, { kind, live: 0, counts: { changed: 0, missing: 0, superfluous: 0 },
         names: { changed: [], missing: [], superfluous: [] }, orphans: [] });
@@ -98,16 +103,18 @@ export class RowPass {
   /** Findings of all kinds, parents first; undefined when it was stopped. @throws what the database throws */
   async run(signal: AbortSignal): Promise<PassFindings | undefined> {
     await this.#compareLedger(signal);
-    for (const kind of this.#rooms.service.kinds.values()) {
-      if (kind.log === undefined) await this.#compareKeys(kind.name, signal);
+    if (this.#asked.strangersToo) {
+      for (const kind of this.#rooms.service.kinds.values()) {
+        if (kind.log === undefined) await this.#compareKeys(kind.name, signal);
+      }
+      for (const loose of looseTables(this.#rooms.service)) await this.#compareOwners(loose, signal);
     }
-    for (const loose of looseTables(this.#rooms.service)) await this.#compareOwners(loose, signal);
     if (!this.#goesOn(signal)) return undefined;
     return { kinds: this.#kinds, aggregates: this.#aggregates, rows: this.#rows };
   }
 
   #goesOn(signal: AbortSignal): boolean {
-    return !signal.aborted && this.#isWanted();
+    return !signal.aborted && this.#asked.isWanted();
   }
 
   async #compareLedger(signal: AbortSignal): Promise<void> {
@@ -179,7 +186,7 @@ export class RowPass {
     }
     const rows = compared.rowsRead + ledgerRows;
     this.#rows += rows;
-    this.#progress({ step, done: this.#rows, total: undefined });
+    this.#asked.progress({ step, done: this.#rows, total: undefined });
     this.#world.metrics.count("holdfast_row_audit_rows_total", rows, { service: this.#rooms.service.name });
     await this.#pace.spend(rows, signal);
   }

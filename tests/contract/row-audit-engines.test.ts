@@ -20,6 +20,7 @@ import { defineService, type Service } from "../../schemas/define.ts";
 import { canonicalImage, digestOf, keyFromText, type Row } from "../../schemas/row.ts";
 import { Applier, APPLIER_DEFAULTS } from "../../syncd/applier.ts";
 import { listDrift } from "../../syncd/drift.ts";
+import { HEARD_TABLE, noteHeard } from "../../syncd/heard.ts";
 import { LEDGER_TABLES, startPosition } from "../../syncd/ledger.ts";
 import type { Received } from "../../syncd/received.ts";
 import { RowAudit, ROW_AUDIT_DEFAULTS, type RowAuditReport } from "../../syncd/row-audit.ts";
@@ -91,10 +92,13 @@ function suite(engine: () => Engine, ignoresCase: boolean): void {
   before(async () => {
     const { rows } = engine();
     const faults = new Faults(systemClock);
-    await rows.ensureTables(LEDGER_TABLES);
+    await rows.ensureTables([...LEDGER_TABLES, HEARD_TABLE]);
     await rows.reflect();
     const position = { epoch: 1, sequence: 0, mode: "tail" } as const;
-    await rows.transaction((write) => startPosition(write, STREAM, position));
+    await rows.transaction(async (write) => {
+      await startPosition(write, STREAM, position);
+      await noteHeard(write, STREAM, { epoch: 1, n: 1, sequence: 0, filled: true, floor: { epoch: 0, sequence: 0 } });
+    });
     applier = new Applier({ service: SERVICE, rows, stream: STREAM, isOutdated: () => Promise.resolve(false) }, position, faults,
       world, APPLIER_DEFAULTS, () => undefined);
     audit = new RowAudit({ service: SERVICE, rows, stream: STREAM, faults, isFollowing: () => true, committed: () => undefined,

@@ -4,7 +4,7 @@
  */
 import assert from "node:assert/strict";
 import type { Heard, PlacedHeartbeat } from "../../syncd/heard.ts";
-import { hasRegressed } from "../../syncd/heard.ts";
+import { hasReadAll, hasRegressed } from "../../syncd/heard.ts";
 
 const NO_FLOOR = { epoch: 0, sequence: 0 };
 const at = (sequence: number, epoch = 1): { epoch: number; sequence: number } => ({ epoch, sequence });
@@ -58,5 +58,17 @@ describe("what a heartbeat proves", () => {
   it("does not trust what was read between two heartbeats of which the second raised the floor", () => {
     // The tombstone at 450 may have been collected before the reader, which was catching up from 395, came by.
     assert.equal(hasRegressed(at(899), heard(7, 395), beat(8, 900, { floor: at(500) })), "floor");
+  });
+
+  it("proves that everything was read once one of this epoch was passed that says so, and not in a fill", () => {
+    const tail = { ...at(100), mode: "tail" } as const;
+    assert.equal(hasReadAll(tail, beat(7, 90)), true);
+    assert.equal(hasReadAll({ ...tail, mode: "sweep" }, beat(7, 90)), true);
+    assert.equal(hasReadAll({ ...tail, mode: "fill" }, beat(7, 90)), false);
+    assert.equal(hasReadAll(tail, beat(7, 101)), false);
+    assert.equal(hasReadAll(tail, beat(7, 90, { filled: false })), false);
+    assert.equal(hasReadAll({ ...tail, epoch: 2 }, beat(7, 90)), false);
+    assert.equal(hasReadAll(tail, undefined), false);
+    assert.equal(hasReadAll(undefined, beat(7, 90)), false);
   });
 });

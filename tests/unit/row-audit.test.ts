@@ -20,6 +20,7 @@ import { defineService, type Service, type Table } from "../../schemas/define.ts
 import { canonicalImage, keyFromText, type Row } from "../../schemas/row.ts";
 import { Applier, APPLIER_DEFAULTS } from "../../syncd/applier.ts";
 import { DRIFT_TABLE, listDrift, type DriftNote } from "../../syncd/drift.ts";
+import { HEARD_TABLE, noteHeard } from "../../syncd/heard.ts";
 import { APPLIED_TABLE, LEDGER_TABLES, startPosition } from "../../syncd/ledger.ts";
 import type { Received } from "../../syncd/received.ts";
 import { RowAudit, ROW_AUDIT_DEFAULTS, type RowAuditOptions, type RowAuditReport } from "../../syncd/row-audit.ts";
@@ -59,10 +60,11 @@ class Site {
   meanwhile: (() => Promise<void>) | undefined;
   #applier: Applier | undefined;
   #sequence = 0;
+  #beats = 0;
 
   constructor(service: Service, options: Partial<RowAuditOptions> = {}, store: MemoryOptions = {}) {
     this.service = service;
-    this.rows = memoryRows([...service.tables.values(), ...LEDGER_TABLES, DRIFT_TABLE, HELD_TABLE], store);
+    this.rows = memoryRows([...service.tables.values(), ...LEDGER_TABLES, HEARD_TABLE, DRIFT_TABLE, HELD_TABLE], store);
     const holding = new Holding({ service, rows: this.rows, faults: this.faults }, this.world, GUARD_DEFAULTS);
     const looking = (read: RowReader): RowReader =>
       altered(read, { page: (table, page, columns) => this.#look(read, table, page, columns) });
@@ -86,11 +88,18 @@ class Site {
     return found;
   }
 
+  /** As if a heartbeat had passed. */
+  hear(filled: boolean): Promise<void> {
+    const heard = { epoch: 1, n: (this.#beats += 1), sequence: this.#sequence, filled, floor: { epoch: 0, sequence: 0 } };
+    return this.rows.transaction((write) => noteHeard(write, STREAM, heard));
+  }
+
   /** As if the stream had brought these images. */
   async bring(images: Readonly<Record<string, Tables | undefined>>): Promise<void> {
     const position = { epoch: 1, sequence: this.#sequence, mode: "tail" } as const;
     if (this.#applier === undefined) {
       await this.rows.transaction((write) => startPosition(write, STREAM, position));
+      await this.hear(true);
       const rooms = { service: this.service, rows: this.rows, stream: STREAM, isOutdated: () => Promise.resolve(false) };
       this.#applier = new Applier(rooms, position, this.faults, this.world, APPLIER_DEFAULTS, () => undefined);
     }
@@ -214,6 +223,16 @@ describe("the row audit", () => {
     assert.equal((await site.read("user")).length, 3);
     assert.deepEqual((await site.drift()).map(({ name }) => name).sort(), ["group.x", "membership.x.x", "user.x"]);
     assert.equal((await site.pass()).superfluous, 0);
+  });
+
+  it("takes no row for superfluous before the centre has said that everything is on the stream", async () => {
+    await toySite();
+    await site.hear(false);
+    await site.byHand((write) => write.insert(site.table("group"), [{ id: "seeded", name: "from a dump of the centre" }]));
+    assert.equal((await site.pass()).superfluous, 0);
+    assert.equal((await site.read("group")).length, 1);
+    await site.hear(true);
+    assert.equal((await site.pass()).repaired, 1);
   });
 
   it("removes what came back after a tombstone, and lets a later image of the same key in", async () => {

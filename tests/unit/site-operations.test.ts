@@ -208,6 +208,7 @@ describe("a site that is asked", () => {
 
   it("runs a pass when asked, and shows what was overwritten, masked", async () => {
     await rowAudit.start();
+    assert(await clock.runUntil(() => rowAudit.last !== undefined, 60_000));
     await byHand("secret", [{ id: 2, hash: "stolen" }], ["hash"]);
     const report = await asked("rowaudit");
     assert.deepEqual([report["site"], report["changed"], report["repaired"]], ["edge1", 1, 1]);
@@ -222,6 +223,7 @@ describe("a site that is asked", () => {
     await byHand("secret", Array.from({ length: 60 }, (_, place) => ({ id: place + 10, hash: "x" })), ["hash"]);
     await rowAudit.start();
     assert.deepEqual((await asked("rowaudit"))["held"], ["user"]);
+    await clock.pass(1_000);
     const [note] = await ask("held.list") as readonly Answer[];
     assert.deepEqual([note?.["kind"], note?.["rewrites"], note?.["site"], note?.["service"]], ["user", 60, "edge1", "toy"]);
     assert.equal((await asked("held.release", { kind: "user" }))["state"], "released");
