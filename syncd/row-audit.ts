@@ -47,8 +47,8 @@ export interface RowAuditOptions extends PassOptions {
   readonly driftKeptMax: number;
 }
 
-export const ROW_AUDIT_DEFAULTS: RowAuditOptions = { enabled: true, rowsPerSecondMax: 2_000, restMs: 300_000, findingsMax: 10_000,
-  driftKeptMax: DRIFT_KEPT_MAX, retry: { firstMs: 200, lastMs: 30_000 } };
+export const ROW_AUDIT_DEFAULTS: RowAuditOptions = { enabled: true, rowsPerSecondMax: 2_000, restMs: 300_000,
+  findingsMax: 100_000, driftKeptMax: DRIFT_KEPT_MAX, retry: { firstMs: 200, lastMs: 30_000 } };
 
 export interface RowAuditRooms extends CompareRooms {
   readonly stream: string;
@@ -73,6 +73,8 @@ export interface RowAuditReport {
   readonly missing: number;
   readonly superfluous: number;
   readonly repaired: number;
+  /** Found, but more than one pass repairs; the next one begins at once. */
+  readonly beyond: number;
   /** Kinds whose repairs wait for a person. */
   readonly held: readonly string[];
 }
@@ -168,9 +170,9 @@ export class RowAudit implements Part {
         continue;
       }
       try {
-        await this.#passFor(this.#asked.splice(0));
+        const hasMore = await this.#passFor(this.#asked.splice(0));
         failures = 0;
-        await this.#rest(this.#options.enabled ? this.#options.restMs : undefined);
+        if (!hasMore) await this.#rest(this.#options.enabled ? this.#options.restMs : undefined);
       } catch (error) {
         if (!isOperating(error)) throw error;
         this.#world.log.warn("a pass of the row audit was given up and begins again", { service: this.#rooms.service.name,
@@ -192,7 +194,8 @@ export class RowAudit implements Part {
     for (const asker of this.#asked.splice(0)) asker.reject(error);
   }
 
-  async #passFor(askers: readonly Asker[]): Promise<void> {
+  /** True when there is more to repair than one pass could keep in mind. */
+  async #passFor(askers: readonly Asker[]): Promise<boolean> {
     try {
       const report = await this.#pass((progress) => {
         for (const asker of askers) asker.progress(progress);
@@ -201,6 +204,8 @@ export class RowAudit implements Part {
         if (report !== undefined) asker.resolve(report);
         else asker.reject(new OperatingError("E_ASK_UNANSWERED", "the site is being filled or stopped; ask again later"));
       }
+      // Without a repair the next pass would find the same: then it may as well rest.
+      return report !== undefined && report.repaired > 0 && report.beyond > 0;
     } catch (error) {
       for (const asker of askers) asker.reject(error);
       throw error;
@@ -227,7 +232,8 @@ export class RowAudit implements Part {
       [...found.kinds.values()].reduce((sum, kind) => sum + kind.counts[effect], 0);
     const report: RowAuditReport = { service: service.name, atMs, tookMs: this.#world.clock.monotonicMs() - startedMs,
       aggregates: found.aggregates, rows: found.rows, changed: count("changed"), missing: count("missing"),
-      superfluous: count("superfluous"), repaired, held };
+      superfluous: count("superfluous"), repaired,
+      beyond: [...found.kinds.values()].reduce((sum, kind) => sum + beyondOf(kind), 0), held };
     this.#last = report;
     this.#world.metrics.observe("holdfast_row_audit_seconds", report.tookMs / 1000, { service: service.name });
     return report;
@@ -364,6 +370,13 @@ export class RowAudit implements Part {
     this.#rooms.committed();
     return removed;
   }
+}
+
+/** Findings that were counted and whose names were not kept. */
+function beyondOf({ counts, names, orphans }: KindFindings): number {
+  const kept = orphans.reduce((sum, { rows }) => sum + rows.length, 0) + names.superfluous.length + names.changed.length +
+    names.missing.length;
+  return counts.superfluous + counts.changed + counts.missing - kept;
 }
 
 function orphanName({ table }: LooseTable, row: Row): string {

@@ -4,32 +4,13 @@
  * memory twin and the virtual clock; the hand writes past them.
  */
 import assert from "node:assert/strict";
-import { GUARD_DEFAULTS } from "../../capture/guard.ts";
-import { decideHeld, Holding, HELD_TABLE, listHeld } from "../../capture/held.ts";
+import { decideHeld, HELD_TABLE, listHeld } from "../../capture/held.ts";
 import { present } from "../../core/assert.ts";
-import { Faults } from "../../core/faults.ts";
-import { silentLog } from "../../core/log.ts";
-import { noMetrics } from "../../core/metrics.ts";
-import { seededRandom } from "../../core/random.ts";
-import type { World } from "../../core/world.ts";
-import { memoryRows } from "../../rows/memory.ts";
 import type { MemoryOptions } from "../../rows/memory-store.ts";
-import type { Page, RowReader, Rows, RowWriter } from "../../rows/rows.ts";
-import { changeOf, encodeChange } from "../../schemas/change.ts";
-import { defineService, type Service, type Table } from "../../schemas/define.ts";
-import { canonicalImage, keyFromText, type Row } from "../../schemas/row.ts";
-import { Applier, APPLIER_DEFAULTS } from "../../syncd/applier.ts";
-import { DRIFT_TABLE, listDrift, type DriftNote } from "../../syncd/drift.ts";
-import { HEARD_TABLE, noteHeard } from "../../syncd/heard.ts";
-import { APPLIED_TABLE, LEDGER_TABLES, startPosition } from "../../syncd/ledger.ts";
-import type { Received } from "../../syncd/received.ts";
-import { RowAudit, ROW_AUDIT_DEFAULTS, type RowAuditOptions, type RowAuditReport } from "../../syncd/row-audit.ts";
-import { altered } from "../simulation/altered.ts";
+import { defineService, type Service } from "../../schemas/define.ts";
+import type { RowAuditOptions, RowAuditReport } from "../../syncd/row-audit.ts";
+import { AuditedSite, type Tables } from "../support/audited-site.ts";
 import { toy } from "../support/toy-service.ts";
-import { VirtualClock } from "../support/virtual-clock.ts";
-
-const signal = new AbortController().signal;
-const STREAM = "HOLDFAST_TEST";
 
 /** A service with what the toy lacks: owned rows without a foreign key, and a column that falls by itself. */
 const loose: Service = defineService({
@@ -44,104 +25,8 @@ const loose: Service = defineService({
   local: {}, captures: [], leaves: [], paths: { mounts: [], trailingSlashes: true, leadingSlashes: true, innerSlashes: false },
 });
 
-type Tables = Readonly<Record<string, readonly Row[]>>;
-
-/** One service at one site, without a feed. */
-class Site {
-  readonly clock = new VirtualClock();
-  readonly faults = new Faults(this.clock);
-  readonly world: World = { clock: this.clock, random: seededRandom(1), log: silentLog, metrics: noMetrics };
-  readonly rows: Rows;
-  readonly service: Service;
-  readonly audit: RowAudit;
-  isFollowing = true;
-  repairs = 0;
-  /** Called once, in the middle of the audit's next look at the ledger. */
-  meanwhile: (() => Promise<void>) | undefined;
-  #applier: Applier | undefined;
-  #sequence = 0;
-  #beats = 0;
-
-  constructor(service: Service, options: Partial<RowAuditOptions> = {}, store: MemoryOptions = {}) {
-    this.service = service;
-    this.rows = memoryRows([...service.tables.values(), ...LEDGER_TABLES, HEARD_TABLE, DRIFT_TABLE, HELD_TABLE], store);
-    const holding = new Holding({ service, rows: this.rows, faults: this.faults }, this.world, GUARD_DEFAULTS);
-    const looking = (read: RowReader): RowReader =>
-      altered(read, { page: (table, page, columns) => this.#look(read, table, page, columns) });
-    const rows = altered(this.rows, { snapshot: <T>(work: (read: RowReader) => Promise<T>) =>
-      this.rows.snapshot((read) => work(looking(read))) });
-    this.audit = new RowAudit({ service, rows, stream: STREAM, faults: this.faults, holding,
-      isFollowing: () => this.isFollowing, committed: () => undefined,
-      repair: async (changes) => {
-        this.repairs += changes.length;
-        await present(this.#applier, "applier").repair(changes, signal);
-      } }, this.world, { ...ROW_AUDIT_DEFAULTS, ...options });
-  }
-
-  async #look(read: RowReader, table: Table, page: Page, columns: readonly string[] | undefined): Promise<Row[]> {
-    const found = await read.page(table, page, columns);
-    const { meanwhile } = this;
-    if (meanwhile !== undefined && table === APPLIED_TABLE) {
-      this.meanwhile = undefined;
-      await meanwhile();
-    }
-    return found;
-  }
-
-  /** As if a heartbeat had passed. */
-  hear(filled: boolean): Promise<void> {
-    const heard = { epoch: 1, n: (this.#beats += 1), sequence: this.#sequence, filled, floor: { epoch: 0, sequence: 0 } };
-    return this.rows.transaction((write) => noteHeard(write, STREAM, heard));
-  }
-
-  /** As if the stream had brought these images. */
-  async bring(images: Readonly<Record<string, Tables | undefined>>): Promise<void> {
-    const position = { epoch: 1, sequence: this.#sequence, mode: "tail" } as const;
-    if (this.#applier === undefined) {
-      await this.rows.transaction((write) => startPosition(write, STREAM, position));
-      await this.hear(true);
-      const rooms = { service: this.service, rows: this.rows, stream: STREAM, isOutdated: () => Promise.resolve(false) };
-      this.#applier = new Applier(rooms, position, this.faults, this.world, APPLIER_DEFAULTS, () => undefined);
-    }
-    const changes = Object.entries(images).map(([name, tables]): Received => {
-      const image = canonicalImage(this.service, keyFromText(name), tables);
-      const change = changeOf(image, present(this.service.migrations.verified[0], "a revision"));
-      const payload = tables === undefined ? undefined : Buffer.from(encodeChange(change)).toString();
-      return { ...change, version: { epoch: 1, sequence: (this.#sequence += 1) }, payload };
-    });
-    await this.#applier.carry({ changes, unreadable: [] }, { ...position, sequence: this.#sequence }, signal);
-  }
-
-  /** Somebody's own SQL. */
-  byHand(work: (write: RowWriter) => Promise<void>): Promise<void> {
-    return this.rows.transaction(work);
-  }
-
-  table(name: string): Table {
-    return present(this.service.tables.get(name), name);
-  }
-
-  read(table: string): Promise<Row[]> {
-    return this.rows.snapshot((read) => read.page(this.table(table), { limit: 1_000 }));
-  }
-
-  drift(): Promise<readonly DriftNote[]> {
-    return this.rows.snapshot((read) => listDrift(read, undefined, 1_000));
-  }
-
-  /** Runs one pass and gives its report. */
-  async pass(): Promise<RowAuditReport> {
-    let report: RowAuditReport | undefined;
-    let failure: unknown;
-    this.audit.runNow(() => undefined, signal).then((done) => (report = done), (error: unknown) => (failure = error));
-    await this.clock.runUntil(() => report !== undefined || failure !== undefined, 60_000);
-    if (failure !== undefined) throw failure;
-    return present(report, "a pass ends within its time");
-  }
-}
-
 /** In a function: the compiler takes a getter for a constant. */
-const reportOf = (site: Site): RowAuditReport => present(site.audit.last, "a pass");
+const reportOf = (site: AuditedSite): RowAuditReport => present(site.audit.last, "a pass");
 
 const user = (id: string, name = `name ${id}`): Tables =>
   ({ user: [{ id, domain_id: "d", name }], secret: [{ id: Number(id.slice(1)), user_id: id, hash: `hash ${id}` }] });
@@ -150,10 +35,10 @@ const users = (count: number): Record<string, Tables> =>
   Object.fromEntries(Array.from({ length: count }, (_, place) => [`user.u${place + 1}`, user(`u${place + 1}`)]));
 
 describe("the row audit", () => {
-  let site: Site;
+  let site: AuditedSite;
 
-  const toySite = async (count = 3, options: Partial<RowAuditOptions> = {}, store: MemoryOptions = {}): Promise<Site> => {
-    site = new Site(toy, { enabled: false, ...options }, { cascades: ["secret"], ...store });
+  const toySite = async (count = 3, options: Partial<RowAuditOptions> = {}, store: MemoryOptions = {}): Promise<AuditedSite> => {
+    site = new AuditedSite(toy, { enabled: false, ...options }, { cascades: ["secret"], ...store });
     await site.bring({ "domain.d": DOMAIN });
     await site.bring(users(count));
     await site.audit.start();
@@ -316,7 +201,7 @@ describe("the row audit", () => {
   });
 
   it("goes over everything by itself again and again, at its speed, and waits for the first fill", async () => {
-    site = new Site(toy, { restMs: 10_000, rowsPerSecondMax: 10 }, { cascades: ["secret"] });
+    site = new AuditedSite(toy, { restMs: 10_000, rowsPerSecondMax: 10 }, { cascades: ["secret"] });
     await site.bring({ "domain.d": DOMAIN, ...users(50) });
     site.isFollowing = false;
     await site.audit.start();
@@ -328,6 +213,15 @@ describe("the row audit", () => {
     assert(tookMs >= (rows - 1) * 100, `${rows} rows in ${tookMs} ms`);
     await site.byHand((write) => write.update(site.table("user"), [{ id: "u2", name: "mine" }], ["name"]));
     assert(await site.clock.runUntil(() => site.repairs > 0, 10_000 + 2 * tookMs));
+  });
+
+  it("repairs more than it keeps in mind in several passes, without a rest between them", async () => {
+    site = new AuditedSite(toy, { restMs: 3_600_000, findingsMax: 20 }, { cascades: ["secret"] });
+    await site.bring({ "domain.d": DOMAIN, ...users(70) });
+    await site.byHand(async (write) => write.remove(site.table("user"), await write.page(site.table("user"), { limit: 100 })));
+    await site.audit.start();
+    await site.clock.pass(600_000);
+    assert.equal((await site.read("user")).length, 70);
   });
 
   it("keeps a bounded number of notes, the newest ones", async () => {
@@ -388,7 +282,7 @@ describe("the row audit", () => {
   });
 
   it("removes owned rows whose owner is gone, where the database allows them", async () => {
-    site = new Site(loose, { enabled: false });
+    site = new AuditedSite(loose, { enabled: false });
     await site.bring({ "trust.t": { trust: [{ id: "t", uses: 3, note: null }], trust_role: [{ trust_id: "t", role: "r" }] } });
     await site.audit.start();
     await site.byHand((write) => write.insert(site.table("trust_role"), [{ trust_id: "gone", role: "r" }]));
@@ -399,7 +293,7 @@ describe("the row audit", () => {
   });
 
   it("does not give back what the site's service has spent by itself", async () => {
-    site = new Site(loose, { enabled: false });
+    site = new AuditedSite(loose, { enabled: false });
     await site.bring({ "trust.t": { trust: [{ id: "t", uses: 3, note: null }] } });
     await site.audit.start();
     await site.byHand((write) => write.update(site.table("trust"), [{ id: "t", uses: 1 }], ["uses"]));
