@@ -1,7 +1,7 @@
 /**
- * Holdfast's own processes in the lab: one proxy in front of each cloud's Keystone and a sync daemon at the site, with
- * configuration files written from the lab's record. The product knows nothing of the lab; it reads these files as it would
- * an operator's.
+ * Holdfast's own processes in the lab: one proxy in front of each cloud's Keystone and one sync daemon at each cloud, which
+ * audits at the centre and follows at the site, with configuration files written from the lab's record. The product knows nothing
+ * of the lab; it reads these files as it would an operator's.
  */
 import { join } from "node:path";
 import { createRequire } from "node:module";
@@ -10,7 +10,7 @@ import { stringify } from "yaml";
 import type { Secret } from "../core/secret.ts";
 import { ensureFolder, writeWhole } from "./files.ts";
 import { answersOk } from "./http.ts";
-import { CENTRE, CLOUDS, SITES, type CloudName } from "./options.ts";
+import { CENTRE, CLOUDS, type CloudName } from "./options.ts";
 import type { ProcessPlan } from "./processes.ts";
 import { databaseOf, endpointsOf, pathsOf, portOf, type LabRecord, type PortName } from "./record.ts";
 
@@ -23,7 +23,7 @@ const RECONNECT_JITTER_MS = 500;
 /** Which Holdfast runs: the build and its digest, or the sources. */
 export type Program = { readonly from: "built"; readonly edition: string } | { readonly from: "source" };
 
-export type HoldfastName = `proxy-${CloudName}` | `syncd-${(typeof SITES)[number]}`;
+export type HoldfastName = `proxy-${CloudName}` | `syncd-${CloudName}`;
 
 function fileOf(record: LabRecord, name: HoldfastName): string {
   return join(pathsOf(record).config, `${name}.yaml`);
@@ -66,18 +66,21 @@ function proxyDocument(record: LabRecord, cloud: CloudName): object {
     feed: feedOf(record, CENTRE), intents: { folder: join(pathsOf(record).intents, "keystone") } };
 }
 
-function syncdDocument(record: LabRecord, site: (typeof SITES)[number]): object {
-  const memcached = [`unix:${endpointsOf(record, site).memcached}`];
-  return { site, admin: listening(record, `syncd-${site}-admin`), feed: feedOf(record, site), log: { level: "info" },
-    services: [{ service: "keystone", database: databaseSection(record, site), memcached }] };
+function syncdDocument(record: LabRecord, cloud: CloudName): object {
+  const memcached = cloud === CENTRE ? {} : { memcached: [`unix:${endpointsOf(record, cloud).memcached}`] };
+  return { site: cloud, role: cloud === CENTRE ? "centre" : "site", admin: listening(record, `syncd-${cloud}-admin`),
+    feed: feedOf(record, cloud), log: { level: "info" },
+    services: [{ service: "keystone", database: databaseSection(record, cloud), ...memcached }] };
 }
 
 /** Writes the configuration file of every Holdfast process. */
 export function writeHoldfastFiles(record: LabRecord): void {
   const write = (name: HoldfastName, document: object): void =>
     writeWhole(fileOf(record, name), `# Written by the lab at every start; changes are lost.\n${stringify(document)}`);
-  for (const cloud of CLOUDS) write(`proxy-${cloud}`, proxyDocument(record, cloud));
-  for (const site of SITES) write(`syncd-${site}`, syncdDocument(record, site));
+  for (const cloud of CLOUDS) {
+    write(`proxy-${cloud}`, proxyDocument(record, cloud));
+    write(`syncd-${cloud}`, syncdDocument(record, cloud));
+  }
 }
 
 function planOf(record: LabRecord, name: HoldfastName, ports: readonly PortName[], program: Program): ProcessPlan {
@@ -98,7 +101,7 @@ export function proxyPlan(record: LabRecord, cloud: CloudName, program: Program)
   return planOf(record, `proxy-${cloud}`, [`proxy-${cloud}`, `proxy-${cloud}-admin`], program);
 }
 
-/** How a site's sync daemon is run. */
-export function syncdPlan(record: LabRecord, site: (typeof SITES)[number], program: Program): ProcessPlan {
-  return planOf(record, `syncd-${site}`, [`syncd-${site}-admin`], program);
+/** How a cloud's sync daemon is run. */
+export function syncdPlan(record: LabRecord, cloud: CloudName, program: Program): ProcessPlan {
+  return planOf(record, `syncd-${cloud}`, [`syncd-${cloud}-admin`], program);
 }

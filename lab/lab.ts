@@ -26,7 +26,7 @@ import { CENTRE, CLOUDS, ENGINES_BY_DEFAULT, PARTS, READY_MS, SITES } from "./op
 import type { CloudName, EngineName, LabOptions, Part, SiteName } from "./options.ts";
 import { obstacle, versionOf } from "./packages.ts";
 import { namesOf, plansOf, type Editions } from "./plans.ts";
-import { processesIn } from "./proc.ts";
+import { familyOf, processesIn } from "./proc.ts";
 import { Processes, type ProcessPlan, type ProcessState } from "./processes.ts";
 import { databaseOf, endpointsOf, enginesOf, openRecord, pathsOf, readRecord, stateFolderOf, streamOf,
   writeRecord } from "./record.ts";
@@ -59,6 +59,8 @@ export interface Lab {
   cut(site: SiteName): Promise<void>;
   heal(site: SiteName): Promise<void>;
   states(): readonly ProcessState[];
+  /** Ids of a process and of everything it has started; empty when it does not run. */
+  family(process: string): readonly number[];
   /** The administrator of both clouds. @throws E_LAB_STEP before the first start. */
   admin(): Credentials & { readonly project: string };
   /** Makes a user at the centre and waits until it can sign in at the site. */
@@ -178,6 +180,12 @@ class LocalLab implements Lab {
     return this.#signalLink(site, "SIGCONT");
   }
 
+  family(name: string): readonly number[] {
+    this.#checkName(name);
+    const { pid } = this.#processes.stateOf(name);
+    return pid === undefined ? [] : familyOf(pid).map((member) => member.pid);
+  }
+
   states(): readonly ProcessState[] {
     return this.processes.map((name) => this.#processes.stateOf(name));
   }
@@ -248,11 +256,11 @@ class LocalLab implements Lab {
     writeClouds(this.#record, this.admin().password);
   }
 
-  /** The sync daemon starts when the centre's proxy is ready: then the stream is there, and it need not ask twice. */
+  /** The sync daemons start when the centre's proxy is ready: then the stream is there, and they need not ask twice. */
   async #startHoldfast(parts: readonly Part[]): Promise<void> {
     const { centre, edge1 } = this.endpoints;
     const admins = { proxies: [centre.proxyAdmin, edge1.proxyAdmin],
-      syncd: [present(edge1.syncdAdmin, "a site has a sync daemon")] };
+      syncd: [centre.syncdAdmin, edge1.syncdAdmin] };
     for (const part of ["proxies", "syncd"] as const) {
       if (!parts.includes(part)) continue;
       writeHoldfastFiles(this.#record);

@@ -21,7 +21,7 @@ export function namesOf(record: LabRecord, part: Part): readonly string[] {
     case "nats": return ["nats", ...SITES.map(linkOf)];
     case "keystone": return [...CLOUDS.map((cloud) => `memcached-${cloud}`), ...CLOUDS.map((cloud) => `keystone-${cloud}`)];
     case "proxies": return CLOUDS.map((cloud) => `proxy-${cloud}`);
-    case "syncd": return SITES.map((site) => `syncd-${site}`);
+    case "syncd": return CLOUDS.map((cloud) => `syncd-${cloud}`);
   }
 }
 
@@ -33,6 +33,6 @@ export function plansOf(record: LabRecord, part: Part, editions: Editions): read
     case "keystone": return [...CLOUDS.map((cloud) => memcachedPlan(record, cloud)),
       ...CLOUDS.map((cloud) => keystonePlan(record, cloud, editions.keystone))];
     case "proxies": return CLOUDS.map((cloud) => proxyPlan(record, cloud, editions.holdfast));
-    case "syncd": return SITES.map((site) => syncdPlan(record, site, editions.holdfast));
+    case "syncd": return CLOUDS.map((cloud) => syncdPlan(record, cloud, editions.holdfast));
   }
 }

@@ -141,7 +141,8 @@ export class Processes {
 
   /** The threads of a killed process hold its sockets for a moment after it has left the table of processes. */
   #becomesFree(port: number, log: string): Promise<boolean> {
-    return until({ what: `port ${port} becoming free`, withinMs: PORT_MS, log }, () => isPortFree(port)).then(() => true, () => false);
+    return until({ what: `port ${port} becoming free`, withinMs: PORT_MS, log }, () => isPortFree(port))
+      .then(() => true, () => false);
   }
 
   async #spawn(plan: ProcessPlan, log: string): Promise<ProcessIdentity> {

@@ -14,7 +14,7 @@ import { OperatingError } from "../core/errors.ts";
 import { systemRandom } from "../core/random.ts";
 import { Secret } from "../core/secret.ts";
 import { ensureFolder, readIfThere, writeWhole } from "./files.ts";
-import { CENTRE, CLOUDS, ENGINES, ENGINES_BY_DEFAULT, SITES } from "./options.ts";
+import { CLOUDS, ENGINES, ENGINES_BY_DEFAULT, SITES } from "./options.ts";
 import type { CloudName, EngineName, Engines, LabOptions } from "./options.ts";
 import { pickPorts } from "./ports.ts";
 
@@ -79,7 +79,8 @@ export interface CloudEndpoints {
   readonly direct: string;
   /** Health and metrics of the proxy. */
   readonly proxyAdmin: string;
-  readonly syncdAdmin?: string;
+  /** Health, metrics and operations of the sync daemon: the auditor at the centre, the follower at a site. */
+  readonly syncdAdmin: string;
   /** Path of the unix socket of the cloud's memcached. */
   readonly memcached: string;
 }
@@ -122,8 +123,7 @@ export function databaseOf(record: LabRecord, cloud: CloudName): DatabaseAccess 
 export function endpointsOf(record: LabRecord, cloud: CloudName): CloudEndpoints {
   const url = (name: PortName): string => `http://127.0.0.1:${portOf(record, name)}`;
   return { proxy: url(`proxy-${cloud}`), direct: url(`keystone-${cloud}`), proxyAdmin: url(`proxy-${cloud}-admin`),
-    ...(cloud === CENTRE ? {} : { syncdAdmin: url(`syncd-${cloud}-admin`) }),
-    memcached: join(record.state, `memcached-${cloud}.sock`) };
+    syncdAdmin: url(`syncd-${cloud}-admin`), memcached: join(record.state, `memcached-${cloud}.sock`) };
 }
 
 /** Access to the stream server. */

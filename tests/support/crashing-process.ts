@@ -8,6 +8,7 @@
 import { loadProxyConfig, loadSyncdConfig } from "../../config/load.ts";
 import { systemClock } from "../../core/clock.ts";
 import type { Metrics } from "../../core/metrics.ts";
+import { runCentre } from "../../audit/main.ts";
 import { endOnBugs, realWorld, runUntilSignal } from "../../cli/run.ts";
 import { runProxy } from "../../proxy/main.ts";
 import { runSyncd } from "../../syncd/main.ts";
@@ -69,7 +70,8 @@ async function main(): Promise<number> {
   if (afterMs !== undefined) systemClock.after(afterMs, die);
   if (kind === "syncd") {
     const { config } = loadSyncdConfig(file);
-    return runUntilSignal(world, SYNCD_DRAIN_TIMEOUT_MS, () => runSyncd(config, world));
+    return runUntilSignal(world, SYNCD_DRAIN_TIMEOUT_MS,
+      () => (config.role === "centre" ? runCentre(config, world) : runSyncd(config, world)));
   }
   const { config } = loadProxyConfig(file);
   return runUntilSignal(world, config.drainTimeoutMs, () => runProxy(config, world));

@@ -25,7 +25,7 @@ export interface BacklogFigures {
 const BACKLOG_MS = 600_000;
 
 /** Statements that clone the administrator `count` times: a user with its local user and password, as Keystone writes them. */
-function clones(engine: EngineName, series: string, count: number): string {
+export function clones(engine: EngineName, series: string, count: number): string {
   const quote = (name: string): string => (engine === "postgres" ? `"${name}"` : `\`${name}\``);
   const numbers = engine === "postgres" ? `(SELECT n FROM generate_series(1, ${count}) AS n) AS numbers`
     : `(SELECT seq AS n FROM seq_1_to_${count}) AS numbers`;

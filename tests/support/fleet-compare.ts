@@ -49,23 +49,56 @@ export interface Comparison {
   readonly rows: number;
 }
 
+/** Rows by table and key, each as one text: every synchronised table of one place. */
+export type Content = ReadonlyMap<string, ReadonlyMap<string, string>>;
+
+/** Everything synchronised that a database holds, as the database `fitted` would hold it. */
+export async function contentOfDatabase(rows: Rows, fitted: Rows, service: Service = keystone): Promise<Content> {
+  const content = new Map<string, ReadonlyMap<string, string>>();
+  for (const table of service.tables.values()) {
+    content.set(table.name, await contentOf(rows, table, (row) => fitted.fit(table, row)));
+  }
+  return content;
+}
+
+/** Is this a row at the centre that never travels: a root that the service file excepts? */
+export function isExceptedRow(table: string, key: string, service: Service = keystone): boolean {
+  return [...service.kinds.values()].some((kind) => kind.root === table && kind.except.some((exception) =>
+    Object.values(exception.key).every((value) => key.includes(JSON.stringify(value)))));
+}
+
+/**
+ * One sentence per row that differs between two places, named as the sentences shall name them.
+ * @param mayLack  rows that `found` need not have.
+ */
+export function differencesOf(wanted: Content, found: Content, places: readonly [string, string],
+  mayLack: (table: string, key: string) => boolean = () => false): readonly string[] {
+  const [here, there] = places;
+  const differences: string[] = [];
+  for (const [table, rows] of wanted) {
+    const others = found.get(table) ?? new Map<string, string>();
+    for (const [key, row] of rows) {
+      const held = others.get(key);
+      if (held === row || (held === undefined && mayLack(table, key))) continue;
+      differences.push(held === undefined ? `${table} ${key} is missing at the ${there}`
+        : `${table} ${key}: ${row} at the ${here}, ${held} at the ${there}`);
+    }
+    for (const key of others.keys()) if (!rows.has(key)) differences.push(`${table} ${key} is only at the ${there}`);
+  }
+  return differences;
+}
+
+/** The first few differences in words, the rest as a number. */
+export function shownOf(differences: readonly string[]): readonly string[] {
+  const more = differences.length > SHOWN_MAX ? [`and ${differences.length - SHOWN_MAX} more`] : [];
+  return [...differences.slice(0, SHOWN_MAX), ...more];
+}
+
 /** Compares every synchronised table of two databases. */
 export async function compareDatabases(centre: Rows, site: Rows, service: Service = keystone): Promise<Comparison> {
   await site.reflect();
-  const differences: string[] = [];
-  let count = 0;
-  for (const table of service.tables.values()) {
-    const wanted = await contentOf(centre, table, (row) => site.fit(table, row));
-    const found = await contentOf(site, table, (row) => site.fit(table, row));
-    count += wanted.size;
-    for (const [key, row] of wanted) {
-      const held = found.get(key);
-      if (held === undefined) differences.push(`${table.name} ${key} is missing at the site`);
-      else if (held !== row) differences.push(`${table.name} ${key}: ${row} at the centre, ${held} at the site`);
-    }
-    for (const key of found.keys()) if (!wanted.has(key)) differences.push(`${table.name} ${key} is only at the site`);
-  }
-  const shown = differences.slice(0, SHOWN_MAX);
-  const more = differences.length > SHOWN_MAX ? [`and ${differences.length - SHOWN_MAX} more`] : [];
-  return { differences: [...shown, ...more], rows: count };
+  const wanted = await contentOfDatabase(centre, site, service);
+  const found = await contentOfDatabase(site, site, service);
+  const rows = [...wanted.values()].reduce((sum, table) => sum + table.size, 0);
+  return { differences: shownOf(differencesOf(wanted, found, ["centre", "site"])), rows };
 }

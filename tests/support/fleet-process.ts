@@ -4,6 +4,7 @@
  */
 import { spawn, type ChildProcess } from "node:child_process";
 import { closeSync, openSync } from "node:fs";
+import { request } from "node:http";
 import { answersOk, call } from "../../lab/http.ts";
 import { until } from "../../lab/waiting.ts";
 import type { Orders } from "./crashing-process.ts";
@@ -26,6 +27,33 @@ export interface End {
 /** Longest until a started process is alive, and ready; a busy machine is not a broken one. */
 const READY_MS = 60_000;
 
+/** Longest silence of an operation; a comparison of everything takes seconds. */
+const OPERATION_MS = 120_000;
+
+/** POST /operations/<name>: lines of progress, then one with the output or the refusal. */
+function operateAt(admin: string, name: string, input: object): Promise<unknown> {
+  const body = JSON.stringify(input);
+  return new Promise((resolve, reject) => {
+    const sent = request(`${admin}/operations/${name}`, { method: "POST", agent: false, timeout: OPERATION_MS,
+      headers: { "content-type": "application/json", "content-length": String(Buffer.byteLength(body)) } }, (answer) => {
+      const chunks: Buffer[] = [];
+      answer.on("data", (chunk: Buffer) => chunks.push(chunk)).once("error", reject).once("end", () => {
+        const text = Buffer.concat(chunks).toString("utf8");
+        const last = text.trimEnd().split("\n").at(-1) ?? "";
+        try {
+          const said = JSON.parse(last) as { readonly output?: unknown };
+          if ("output" in said) resolve(said.output);
+          else reject(new Error(`${name}: ${text}`));
+        } catch {
+          reject(new Error(`${name} answered ${answer.statusCode}: ${text}`));
+        }
+      });
+    });
+    sent.once("timeout", () => sent.destroy(new Error(`${name} said nothing for ${OPERATION_MS / 1000} s`)));
+    sent.once("error", reject).end(body);
+  });
+}
+
 /** A process with as many lives as the test wants; one at a time. */
 export class FleetProcess {
   readonly plan: FleetProcessPlan;
@@ -43,6 +71,11 @@ export class FleetProcess {
 
   get isRunning(): boolean {
     return this.#child !== undefined && this.#child.exitCode === null && this.#child.signalCode === null;
+  }
+
+  /** Of the present life. */
+  get pid(): number | undefined {
+    return this.#child?.pid;
   }
 
   /** Resolves when the present life ends. */
@@ -96,6 +129,26 @@ export class FleetProcess {
     this.#standby = undefined;
     if (this.isRunning) this.#child?.kill(signal);
     return this.#ended;
+  }
+
+  /** Suspends the process (SIGSTOP): it holds everything that it holds, and does nothing, until resume(). */
+  suspend(): void {
+    this.#child?.kill("SIGSTOP");
+  }
+
+  resume(): void {
+    this.#child?.kill("SIGCONT");
+  }
+
+  /** Asks the process for an operation; gives its output. Rejects with the code and message of a refusal. */
+  operate(name: string, input: object = {}): Promise<unknown> {
+    return operateAt(this.plan.admin, name, input);
+  }
+
+  /** Codes of the faults that are open, as /status shows them. */
+  async faults(): Promise<readonly string[]> {
+    const { text } = await call({ url: `${this.plan.admin}/status` });
+    return [...new Set([...text.matchAll(/"code": ?"(E_[A-Z_]+)"/g)].map(([, code]) => code ?? ""))];
   }
 
   /** What the process says of itself on /status. Rejects when nobody answers. */

@@ -3,15 +3,17 @@
  * sync daemon of this very checkout that can be killed at chosen places. Only the test's own folder is used; everything is
  * stopped and removed by close(), by handle or by the lab's own records.
  *
- * The centre's database keeps every commit that it acknowledged, even when its server is killed: a centre that loses commits is
- * another test's matter (the auditor's). The site's may lose its last ones: its position goes back with them.
+ * Without an auditor the centre's database keeps every commit that it acknowledged, even when its server is killed: a centre
+ * that loses commits is the auditor's matter. The site's may lose its last ones: its position goes back with them.
  */
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parse, stringify } from "yaml";
 import { present } from "../../core/assert.ts";
+import { systemClock } from "../../core/clock.ts";
 import type { Secret } from "../../core/secret.ts";
+import type { Feed } from "../../feed/feed.ts";
 import { call } from "../../lab/http.ts";
 import { writeHoldfastFiles } from "../../lab/holdfast.ts";
 import { issueToken } from "../../lab/identity.ts";
@@ -22,10 +24,12 @@ import { serverOf } from "../../lab/servers.ts";
 import { until } from "../../lab/waiting.ts";
 import { JOURNAL_DEFAULTS, openJournal } from "../../proxy/intent.ts";
 import type { Rows } from "../../rows/rows.ts";
-import { compareDatabases, openDatabase, quietWorld, type Comparison } from "./fleet-compare.ts";
+import { compareDatabases, contentOfDatabase, differencesOf, isExceptedRow, openDatabase, quietWorld, shownOf,
+  type Comparison } from "./fleet-compare.ts";
 import { Load } from "./fleet-load.ts";
 import { FleetProcess } from "./fleet-process.ts";
 import { frozenProgram } from "./fleet-program.ts";
+import { contentOfStream, openFeed } from "./fleet-stream.ts";
 import { freePort, missing } from "./postgres.ts";
 
 /** Longest until two clouds are equal once nothing changes any more. */
@@ -33,10 +37,15 @@ const EQUAL_MS = 90_000;
 /** When rows are read again after an answer: as by default, but sooner. */
 const SETTLE_MS = [1_000, 4_000] as const;
 
+/** A section of a configuration file. */
+type Document = Readonly<Record<string, unknown>>;
+
 /** How long a proxy waits for an answer, and when it looks again at what became of a call without one. */
 export interface Patience {
   readonly firstByteTimeoutMs: number;
   readonly lateMs: number;
+  /** Runs an auditor at the centre as well, whose configuration is changed by this. */
+  readonly audited?: Document;
 }
 
 /** Short, so that a killed proxy's intents are closed soon after its next start; long against any call of an idle Keystone. */
@@ -44,8 +53,11 @@ export const HASTY: Patience = { firstByteTimeoutMs: 4_000, lateMs: 4_500 };
 /** For tests in which every call must be answered, however busy the machine is. */
 export const PATIENT: Patience = { firstByteTimeoutMs: 59_000, lateMs: 60_000 };
 
-/** A section of a configuration file. */
-type Document = Readonly<Record<string, unknown>>;
+/** As by default, but sooner: the default audit is every ten minutes. */
+export const AUDIT = { everyMs: 5_000, heartbeatEveryMs: 1_000, rereadEveryMs: 60_000 };
+const ROW_AUDIT = { rowsPerSecondMax: 20_000, restMs: 1_000 };
+/** With an auditor. */
+export const AUDITED: Patience = { ...PATIENT, audited: { audit: AUDIT } };
 
 /** What a second proxy, or one with another journal, has that the lab's has not. */
 export interface ProxyChanges {
@@ -69,10 +81,13 @@ export class Fleet {
   readonly folder: string;
   readonly proxy: FleetProcess;
   readonly syncd: FleetProcess;
+  /** Runs in an audited fleet only. */
+  readonly auditor: FleetProcess;
   readonly #record: LabRecord;
   readonly #program: string;
   readonly #patience: Patience;
   readonly #databases: Readonly<Record<CloudName, Rows>>;
+  readonly #feed: Feed;
   readonly #others: FleetProcess[] = [];
 
   private constructor(lab: Lab, folder: string, patience: Patience) {
@@ -84,8 +99,9 @@ export class Fleet {
     writeHoldfastFiles(this.#record);
     this.#databases = { centre: openDatabase(lab.databases.centre), edge1: openDatabase(lab.databases.edge1) };
     this.proxy = this.#proxyFrom("proxy-centre", {}, lab.endpoints.centre.proxyAdmin);
-    this.syncd = this.#process("syncd", join(lab.paths.config, "syncd-edge1.yaml"),
-      present(lab.endpoints.edge1.syncdAdmin, "a site has a sync daemon"));
+    this.#feed = openFeed(lab.nats, "onlooker");
+    this.syncd = this.#syncdFrom("syncd-edge1", { audit: AUDIT, rowAudit: ROW_AUDIT }, lab.endpoints.edge1.syncdAdmin);
+    this.auditor = this.#syncdFrom("syncd-centre", patience.audited ?? {}, lab.endpoints.centre.syncdAdmin);
   }
 
   /**
@@ -104,8 +120,9 @@ export class Fleet {
     });
     const fleet = new Fleet(lab, folder, patience);
     try {
-      await fleet.keepCentralCommits();
+      if (patience.audited === undefined) await fleet.keepCentralCommits();
       await fleet.proxy.start();
+      if (patience.audited !== undefined) await fleet.auditor.start();
       await fleet.syncd.start();
       await fleet.equal();
       return fleet;
@@ -133,6 +150,15 @@ export class Fleet {
     const proxy = this.#proxyFrom(name, changes, this.lab.endpoints.centre.proxyAdmin);
     this.#others.push(proxy);
     return proxy;
+  }
+
+  /** A further sync daemon for the same site and the same database; not started. */
+  async secondSyncd(name: string): Promise<FleetProcess> {
+    const port = await freePort();
+    const second = this.#syncdFrom("syncd-edge1", { audit: AUDIT, rowAudit: ROW_AUDIT, admin: { port } },
+      `http://127.0.0.1:${port}`, name);
+    this.#others.push(second);
+    return second;
   }
 
   /** Workers that call the centre's API through `urls`; not started. */
@@ -187,6 +213,31 @@ export class Fleet {
     return compareDatabases(this.#databases.centre, this.#databases.edge1);
   }
 
+  /** The databases of both clouds and a feed with the centre's rights, for a test's own looks and changes. */
+  get rooms(): { readonly databases: Readonly<Record<CloudName, Rows>>; readonly feed: Feed } {
+    return { databases: this.#databases, feed: this.#feed };
+  }
+
+  /** What stands in the centre's rows and not, or otherwise, in the stream's images, and the reverse. */
+  async compareStream(): Promise<readonly string[]> {
+    const { centre } = this.#databases;
+    await centre.reflect();
+    const [rows, images] = [await contentOfDatabase(centre, centre), await contentOfStream(this.#feed)];
+    return shownOf(differencesOf(rows, images, ["centre", "stream"], isExceptedRow));
+  }
+
+  /** Waits until centre, stream and site are equal; gives the seconds that it took. The failure names what differs. */
+  async converged(withinMs = EQUAL_MS): Promise<number> {
+    const startMs = systemClock.monotonicMs();
+    await until({ what: "centre = stream = site", withinMs, log: this.folder }, async () => {
+      const { differences } = await this.compare();
+      const ofStream = differences.length > 0 ? [] : await this.compareStream();
+      if (differences.length + ofStream.length > 0) throw new Error([...differences, ...ofStream].join("; "));
+      return true;
+    });
+    return Math.round((systemClock.monotonicMs() - startMs) / 100) / 10;
+  }
+
   /** Waits until centre and site are equal row for row; gives the number of rows. The failure names the rows that differ. */
   async equal(): Promise<number> {
     let rows = 0;
@@ -201,7 +252,8 @@ export class Fleet {
 
   /** Stops everything in good order and removes it. */
   async close(): Promise<void> {
-    for (const each of [...this.#others, this.proxy, this.syncd]) await each.end("SIGTERM");
+    for (const each of [...this.#others, this.proxy, this.auditor, this.syncd]) await each.end("SIGTERM");
+    await this.#feed.close();
     await Promise.all(Object.values(this.#databases).map((rows) => rows.close()));
     await wipeLab(this.lab.paths.folder);
     if (process.env["HOLDFAST_KEEP_LOGS"] === undefined) rmSync(this.folder, { recursive: true, force: true });
@@ -218,6 +270,13 @@ export class Fleet {
     });
     const file = join(this.folder, `${name}.yaml`);
     writeFileSync(file, stringify(document));
+    return this.#process(name, file, admin);
+  }
+
+  #syncdFrom(written: string, changes: Document, admin: string, name = written): FleetProcess {
+    const document = parse(readFileSync(join(this.lab.paths.config, `${written}.yaml`), "utf8")) as Document;
+    const file = join(this.folder, `${name}.yaml`);
+    writeFileSync(file, stringify(merged(document, changes)));
     return this.#process(name, file, admin);
   }
 
