@@ -74,7 +74,8 @@ class Stage {
 
   constructor() {
     const world = { clock: this.clock, random: seededRandom(1), log: silentLog, metrics: noMetrics };
-    const rooms = { service: guarded, scope: "all", rows: this.rows, feed: memoryFeed(this.stream, this.clock), faults: this.faults };
+    const feed = memoryFeed(this.stream, this.clock);
+    const rooms = { service: guarded, scope: "all", rows: this.rows, feed, faults: this.faults };
     this.capture = new CaptureRoom(rooms, world, CAPTURE_DEFAULTS);
   }
 
@@ -168,7 +169,8 @@ describe("a capture room and differences that nobody asked for", () => {
     const stage = new Stage();
     await stage.fill(3);
     await stage.lose(DOMAIN, ["d1", "d2"]);
-    await stage.wait(stage.capture.after(PATCH, { parameters: { domain: "d1" }, request: undefined, answer: undefined }, undefined));
+    const facts = { parameters: { domain: "d1" }, request: undefined, answer: undefined };
+    await stage.wait(stage.capture.after(PATCH, facts, undefined));
     await stage.wait(stage.capture.scan("domain", "images"));
     await stage.wait(stage.capture.scan("group", "images"));
     assert.equal(stage.live(), 5);
