@@ -1,0 +1,186 @@
+/**
+ * Watches one site's database, commit by commit, and what the stream handed to it: versions never go back (I2), a stored
+ * position never skips what was delivered (I3), a version never means two things (I4), no row appears that the centre never had
+ * (S3), no child without its parent (S4), local columns stay as they are (S5). Reads rows and messages only.
+ */
+import type { FeedMessage } from "../../feed/feed.ts";
+import type { RowChange } from "../../rows/memory-store.ts";
+import type { Service, Table } from "../../schemas/define.ts";
+import { compareVersions, type Version } from "../../schemas/position.ts";
+import type { Row } from "../../schemas/row.ts";
+import { Mirror, textOf, type CentreHistory } from "./history.ts";
+
+/** Starts every value that a holder of a unique value is given while its own change is on its way. */
+const PLACEHOLDER = "~vacated~";
+const WRONG_MAX = 20;
+
+function versionOf(row: Row): Version {
+  return { epoch: Number(row["epoch"]), sequence: Number(row["sequence"]) };
+}
+
+interface Delivered {
+  readonly name: string;
+  readonly version: Version;
+}
+
+function shown({ epoch, sequence }: Version): string {
+  return `${epoch}/${sequence}`;
+}
+
+export interface SiteOracleRooms {
+  readonly name: string;
+  readonly service: Service;
+  readonly history: CentreHistory;
+  /** A row as this site's database can hold it. */
+  readonly fit: (table: Table, row: Row) => Row;
+  /** Told of what is wrong at the moment it is found. */
+  readonly say: (what: string) => void;
+}
+
+/** One per site; outlives its process and its database's failovers. */
+export class SiteOracle {
+  readonly mirror: Mirror;
+  readonly wrong: string[] = [];
+  readonly #rooms: SiteOracleRooms;
+  /** Aggregates' names to the newest version noted as applied, parked or quarantined. */
+  readonly #applied = new Map<string, { readonly version: Version; readonly digest: string }>();
+  readonly #waiting = new Map<string, Map<string, Version>>([["holdfast_parked", new Map()], ["holdfast_quarantine", new Map()]]);
+  #delivered: Delivered[] = [];
+
+  constructor(rooms: SiteOracleRooms) {
+    this.#rooms = rooms;
+    this.mirror = new Mirror(rooms.service);
+  }
+
+  /** Messages that the process was handed while it follows the stream's end. */
+  deliver(messages: readonly FeedMessage[]): void {
+    for (const { subject, sequence, headers } of messages) {
+      const name = subject.split(".").slice(4).join(".");
+      if (!name.startsWith("_")) this.#delivered.push({ name, version: { epoch: Number(headers["Hf-Epoch"]), sequence } });
+    }
+  }
+
+  /** The stream is read from the stored position once more: what was handed out before and lies above it comes again. */
+  restarted(): void {
+    this.#delivered = [];
+  }
+
+  get name(): string {
+    return this.#rooms.name;
+  }
+
+  /** Names of waiting and quarantined changes now; a note that something newer was applied since is of no consequence. */
+  get waiting(): readonly string[] {
+    const isMoot = ([name, version]: readonly [string, Version]): boolean => {
+      const applied = this.#applied.get(name)?.version;
+      return applied !== undefined && compareVersions(applied, version) >= 0;
+    };
+    return [...this.#waiting.values()].flatMap((notes) => [...notes].filter((note) => !isMoot(note)).map(([name]) => name));
+  }
+
+  /** Takes note of one commit; `by` the product, or somebody's hand, or a failover. */
+  observe(changes: readonly RowChange[], by: "product" | "hand" | "rewind"): void {
+    const own = changes.filter(({ table }) => this.#rooms.service.tables.has(table.name));
+    this.mirror.apply(own);
+    if (by === "rewind") this.restarted();
+    for (const change of changes) {
+      if (change.table.name === "holdfast_applied") this.#observeApplied(change, by);
+      const waiting = this.#waiting.get(change.table.name);
+      if (waiting !== undefined) observeWaiting(waiting, change);
+    }
+    for (const change of changes) if (change.table.name === "holdfast_position") this.#observePosition(change, by);
+    if (by !== "product") return;
+    for (const change of own) {
+      this.#checkRow(change);
+      this.#checkParents(change);
+    }
+  }
+
+  /** Everything at once, when all is quiet: no child without its parent. */
+  checkAllParents(): void {
+    for (const table of this.#rooms.service.tables.values()) {
+      for (const row of this.mirror.rowsOf(table.name).values()) this.#checkParents({ table, before: undefined, after: row });
+    }
+  }
+
+  #found(what: string): void {
+    this.#rooms.say(what);
+    if (this.wrong.length < WRONG_MAX) this.wrong.push(`${what} (${this.#rooms.name})`);
+  }
+
+  #observeApplied({ before, after }: RowChange, by: string): void {
+    if (before !== undefined && after === undefined) this.#applied.delete(String(before["name"]));
+    if (after === undefined) return;
+    const name = String(after["name"]);
+    const [version, digest] = [versionOf(after), String(after["digest"])];
+    if (before !== undefined && by === "product") {
+      const was = versionOf(before);
+      const order = compareVersions(version, was);
+      if (order < 0) this.#found(`I2: the version of ${name} went from ${shown(was)} back to ${shown(version)}`);
+      // Removing what the stream does not have any more needs no version of its own.
+      const bothLive = before["deleted"] !== true && after["deleted"] !== true;
+      if (order === 0 && bothLive && String(before["digest"]) !== digest) {
+        this.#found(`I4: version ${shown(version)} of ${name} means two things`);
+      }
+    }
+    this.#applied.set(name, { version, digest });
+  }
+
+  #observePosition({ before, after }: RowChange, by: string): void {
+    if (after === undefined || by !== "product") return void this.restarted();
+    if (after["mode"] === "fill") return void this.restarted();
+    const position = versionOf(after);
+    if (before !== undefined && compareVersions(position, versionOf(before)) === 0) return;
+    const left: Delivered[] = [];
+    for (const each of this.#delivered) {
+      // A process that has not heard of the epoch yet publishes in the one before: the place in the stream counts.
+      if (each.version.sequence > position.sequence) left.push(each);
+      else if (!this.#isAccountedFor(each.name, each.version)) {
+        this.#found(`I3: the position passed ${shown(each.version)} of ${each.name}, which is nowhere`);
+      }
+    }
+    this.#delivered = left;
+  }
+
+  #isAccountedFor(name: string, version: Version): boolean {
+    const noted = [this.#applied.get(name)?.version, ...[...this.#waiting.values()].map((notes) => notes.get(name))];
+    return noted.some((held) => held !== undefined && compareVersions(held, version) >= 0);
+  }
+
+  #checkRow({ table, before, after }: RowChange): void {
+    if (after === undefined) return;
+    for (const column of Object.keys(table.local)) {
+      if (before !== undefined && before[column] !== after[column]) this.#found(`S5: ${table.name}.${column} was changed`);
+    }
+    if (table.sent.some((column) => String(after[column]).startsWith(PLACEHOLDER))) return;
+    if (!this.#rooms.history.hadRow(table, after, (row) => this.#rooms.fit(table, row))) {
+      this.#found(`S3: a row of ${table.name} that the centre never had: ${textOf(after, table.sent)}`);
+    }
+  }
+
+  #checkParents({ table, before, after }: RowChange): void {
+    for (const { columns, table: target, to, hard } of table.references) {
+      if (!hard || after === undefined || columns.some((column) => (after[column] ?? null) === null)) continue;
+      const wanted = textOf(after, columns);
+      const parents = [...this.mirror.rowsOf(target).values()];
+      if (!parents.some((parent) => textOf(parent, to) === wanted)) {
+        this.#found(`S4: a row of ${table.name} without its ${target}`);
+      }
+    }
+    if (before === undefined || after !== undefined) return;
+    for (const child of this.#rooms.service.tables.values()) {
+      for (const { columns, table: target, to, hard } of child.references) {
+        if (!hard || target !== table.name) continue;
+        const gone = textOf(before, to);
+        if ([...this.mirror.rowsOf(child.name).values()].some((row) => textOf(row, columns) === gone)) {
+          this.#found(`S4: rows of ${child.name} outlived their ${table.name}`);
+        }
+      }
+    }
+  }
+}
+
+function observeWaiting(notes: Map<string, Version>, { before, after }: RowChange): void {
+  if (before !== undefined) notes.delete(String(before["name"]));
+  if (after !== undefined) notes.set(String(after["name"]), versionOf(after));
+}
