@@ -84,6 +84,11 @@ export interface KindDeclaration {
    * kinds that a fresh installation has.
    */
   readonly neverEmpty?: boolean;
+  /**
+   * Tables of the aggregate in which a site's own service makes rows by itself: users who sign in through a provider or a
+   * directory. An aggregate with such a row that the centre has never spoken of is no drift and stays.
+   */
+  readonly siteMade?: readonly string[];
   /** An append log that the service prunes by itself: new rows are found by their rising key column. */
   readonly log?: { readonly rising: string };
 }
@@ -340,6 +345,7 @@ export function defineService(declaration: ServiceDeclaration): Service {
       assert(!ownerOf.has(table), `table ${table} belongs to ${ownerOf.get(table)} and ${name}`);
       ownerOf.set(table, name);
     }
+    for (const table of kind.siteMade ?? []) assert(owned.includes(table), `kind ${name} does not have table ${table}`);
   }
   for (const name of tables.keys()) assert(ownerOf.has(name), `table ${name} belongs to no kind`);
   for (const name of Object.keys(declaration.local)) assert(!tables.has(name), `table ${name} is both synchronised and local`);
@@ -357,7 +363,7 @@ export function defineService(declaration: ServiceDeclaration): Service {
     const kind = present(declaration.kinds[name], name);
     const root = present(tables.get(kind.root), kind.root);
     kinds.set(name, { name, root: kind.root, key: kind.key ?? root.key, owns: kind.owns ?? [], except: kind.except ?? [],
-      neverEmpty: kind.neverEmpty ?? false, log: kind.log, tables: present(tablesByKind.get(name), name), rank });
+      neverEmpty: kind.neverEmpty ?? false, siteMade: kind.siteMade ?? [], log: kind.log, tables: present(tablesByKind.get(name), name), rank });
   }
   const kindOfTable = new Map([...ownerOf].map(([table, name]) => [table, present(kinds.get(name), name)]));
   return { ...declaration, tables, kinds, kindOfTable };

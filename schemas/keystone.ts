@@ -36,6 +36,8 @@ const KINDS: Readonly<Record<string, KindDeclaration>> = {
   service_provider: alone("service_provider"),
   user: {
     root: "user", neverEmpty: true,
+    // Whoever signs in at a site through a provider or a directory gets a user there.
+    siteMade: ["nonlocal_user", "federated_user"],
     owns: [
       { table: "local_user", by: { user_id: "id" } },
       { table: "password", of: "local_user", by: { local_user_id: "id" } },
@@ -44,10 +46,11 @@ const KINDS: Readonly<Record<string, KindDeclaration>> = {
       { table: "federated_user", by: { user_id: "id" } },
     ],
   },
-  id_mapping: alone("id_mapping"),
+  // Any look at a directory makes one; its id is computed, the same everywhere.
+  id_mapping: { root: "id_mapping", siteMade: ["id_mapping"] },
   group: alone("group"),
   user_group_membership: alone("user_group_membership"),
-  expiring_user_group_membership: alone("expiring_user_group_membership"),
+  expiring_user_group_membership: { root: "expiring_user_group_membership", siteMade: ["expiring_user_group_membership"] },
   trust: { root: "trust", owns: [{ table: "trust_role", by: { trust_id: "id" } }] },
   access_rule: { root: "access_rule", key: ["external_id"] },
   application_credential: {

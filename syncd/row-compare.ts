@@ -168,6 +168,11 @@ function isPlaceholder(table: Table, was: Row, column: string): boolean {
   return table.unique.some((unique) => unique.includes(column)) && String(was[column] ?? "").startsWith(PLACEHOLDER);
 }
 
+/** The site's own service makes such rows by itself. */
+function isSiteMade(service: Service, kind: string, rows: ImageRows): boolean {
+  return present(service.kinds.get(kind), kind).siteMade.some((table) => (rows[table] ?? []).length > 0);
+}
+
 /** Aggregates of `keys` that have rows here although no live image accounts for them. */
 export async function compareStrangers(read: RowReader, rooms: CompareRooms, keys: readonly AggregateKey[]): Promise<Compared> {
   const names = keys.map(keyText);
@@ -182,6 +187,7 @@ export async function compareStrangers(read: RowReader, rooms: CompareRooms, key
     const image = present(images.get(name), "readImages answers for every key asked");
     if (image.rows === undefined || keyText(image.key) !== name) continue;
     rowsRead += countRows(image.rows);
+    if (!entries.has(name) && isSiteMade(rooms.service, key.kind, image.rows)) continue;
     const version = versionOf(entries.get(name) ?? BEFORE_ALL);
     deviations.push({ name, kind: key.kind, effect: "superfluous", before: image.rows,
       change: removalOf(rooms.service, key, version), spelledAs: undefined });

@@ -292,6 +292,20 @@ describe("the row audit", () => {
     assert.deepEqual([note?.name, note?.before], ['trust_role ["gone","r"]', { trust_role: [{ trust_id: "gone", role: "r" }] }]);
   });
 
+  it("leaves what the site's service makes by itself, and removes what the centre once had", async () => {
+    const kinds = new Map([...loose.kinds].map(([name, kind]) => [name, { ...kind, siteMade: ["trust_role"] }]));
+    site = new AuditedSite({ ...loose, kinds }, { enabled: false });
+    await site.bring({ "trust.known": { trust: [{ id: "known", uses: 3, note: null }] } });
+    await site.bring({ "trust.known": undefined });
+    await site.audit.start();
+    await site.byHand(async (write) => {
+      await write.insert(site.table("trust"), ["known", "own", "other"].map((id) => ({ id, uses: 1, note: null })));
+      await write.insert(site.table("trust_role"), ["known", "own"].map((id) => ({ trust_id: id, role: "r" })));
+    });
+    assert.equal((await site.pass()).superfluous, 2);
+    assert.deepEqual((await site.read("trust")).map(({ id }) => id), ["own"]);
+  });
+
   it("does not give back what the site's service has spent by itself", async () => {
     site = new AuditedSite(loose, { enabled: false });
     await site.bring({ "trust.t": { trust: [{ id: "t", uses: 3, note: null }] } });
