@@ -18,7 +18,7 @@ import { Applier, APPLIER_DEFAULTS, MovedError, type ApplierOptions } from "../.
 import { LEDGER_TABLES, movePosition, QUARANTINE_TABLE, startPosition, type SitePosition } from "../../syncd/ledger.ts";
 import type { Received } from "../../syncd/received.ts";
 import { toy, TOY_REVISION } from "../support/toy-service.ts";
-import { altered } from "../simulation/sabotage.ts";
+import { altered } from "../simulation/altered.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 
 const POISON = "poison";
