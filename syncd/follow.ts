@@ -12,7 +12,7 @@ import { isOperating, OperatingError } from "../core/errors.ts";
 import type { Faults } from "../core/faults.ts";
 import type { Part as LifePart } from "../core/lifecycle.ts";
 import { factsOf } from "../core/log.ts";
-import { waitBeforeRetry } from "../core/retry.ts";
+import { waitBeforeRetry, type Backoff } from "../core/retry.ts";
 import { sleep } from "../core/clock.ts";
 import { stopSignal } from "../core/signal.ts";
 import type { World } from "../core/world.ts";
@@ -37,6 +37,8 @@ import { epochOf, type Received } from "./received.ts";
 import { Upkeep, type UpkeepOptions } from "./upkeep.ts";
 import { Works } from "./works.ts";
 
+/** Pauses while the stream server is away: short enough that nobody waits for us when it is back. */
+const FEED_RETRY: Backoff = { firstMs: 50, lastMs: 1_000 };
 /** Pause before looking again whether too much still waits. */
 const OVERFULL_PAUSE_MS = 1_000;
 
@@ -198,20 +200,22 @@ export class Follower implements LifePart {
   async #live(): Promise<void> {
     const signal = this.#stopping.signal;
     for (let failures = 0; !signal.aborted; ) {
+      const beganMs = this.#world.clock.monotonicMs();
       try {
         const applier = (this.#applier ??= await this.#prepared());
         if (applier.position.mode === "fill") await this.#fill(applier);
         if (applier.position.mode === "fill" || signal.aborted) continue;
-        failures = 0;
         await this.#tail(applier);
       } catch (error) {
         if (!isOperating(error)) throw error;
+        if (this.#world.clock.monotonicMs() - beganMs > FEED_RETRY.lastMs) failures = 0;
         if (error instanceof MovedError) this.#applier = undefined;
         if (this.#applier === undefined) this.#obstacle = error.message;
         if (error.move === "operator") this.#rooms.faults.raise(error.code, this.#rooms.service.name, error.message, error.facts);
         this.#world.log.warn("following was interrupted and starts again from the position",
           { service: this.#rooms.service.name, ...factsOf(error) });
-        await waitBeforeRetry(this.#world, this.#applying.retry, ++failures, signal);
+        const pauses = isOperating(error, "E_FEED_UNAVAILABLE") ? FEED_RETRY : this.#applying.retry;
+        await waitBeforeRetry(this.#world, pauses, ++failures, signal);
       }
     }
   }
