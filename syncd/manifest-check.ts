@@ -187,7 +187,11 @@ export class ManifestCheck {
     const messages = await inLanes(names, LANES, (name) => feed.last(`${prefix}.${name}`));
     for (const [place, name] of names.entries()) {
       const message = messages[place];
-      if (message === undefined) continue;
+      if (message === undefined) {
+        // A damaged server gives an aggregate to readers and not to who asks for it; or it went meanwhile. A new publish tells.
+        again.add(name);
+        continue;
+      }
       const weighed = weigh(applied.get(name), standingOf(message), applier.position, Infinity);
       if (weighed === "ask") again.add(name);
       if (weighed !== "take") continue;
