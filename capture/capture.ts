@@ -106,7 +106,7 @@ export class CaptureRoom implements Part {
     this.#holding = new Holding(rooms, world, options.guard);
     this.#publisher = new Publisher({ ...rooms, era, sawEpoch: (epoch) => this.noteEpoch(epoch),
       mayVanish: (read, keys) => this.#mayVanish(read, keys) }, world, options.publish);
-    const publish = (keys: readonly AggregateKey[]): Promise<void> => this.#publisher.publish(keys);
+    const publish = (keys: readonly AggregateKey[], wish: Wish = "look"): Promise<void> => this.#publisher.publish(keys, wish);
     const view = rooms.view ?? streamReader(rooms, (key, head) => this.#publisher.learnHead(key, head));
     this.#scans = new Scans({ ...rooms, view, era, holding: this.#holding, publish }, world, options.scan, this.#stopping.signal);
     this.#logs = new Logs({ ...rooms, publish, isPublished: (key) => this.#publisher.headOf(key)?.digest !== undefined,

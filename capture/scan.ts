@@ -24,6 +24,7 @@ import { keyText, type AggregateKey } from "../schemas/row.ts";
 import { compareKeys, compareKind, type Comparison, type What } from "./compare.ts";
 import type { Blast } from "./guard.ts";
 import type { Holding } from "./held.ts";
+import type { Wish } from "./publish.ts";
 import type { ScanDepth } from "./touches.ts";
 import type { StreamView } from "./view.ts";
 
@@ -42,7 +43,7 @@ interface ScanRooms {
   readonly holding: Holding;
   readonly era: () => { readonly epoch: number };
   /** The publisher's side: mark aggregates; resolves when they are published. */
-  readonly publish: (keys: readonly AggregateKey[]) => Promise<void>;
+  readonly publish: (keys: readonly AggregateKey[], wish: Wish) => Promise<void>;
 }
 
 /** What one scan of a kind found; `held` of the stale and superfluous ones wait for a person. */
@@ -196,7 +197,9 @@ export class Scans {
     const [missing, stale, unsaid, superfluous] = [of("missing"), of("stale"), of("unsaid"), of("superfluous")];
     const doubtful = [...stale, ...superfluous];
     const isAdmitted = await this.#admit(kind, comparison.live, stale.length, superfluous, doubtful, cause);
-    await this.#rooms.publish([...missing, ...unsaid, ...(isAdmitted ? doubtful : [])]);
+    // What was let through as a whole is not doubted again one by one.
+    await Promise.all([this.#rooms.publish([...missing, ...unsaid, ...(isAdmitted ? stale : [])], "look"),
+      this.#rooms.publish(isAdmitted ? superfluous : [], "delete")]);
     return { kind: kind.name, aggregates: comparison.aggregates, missing: missing.length, stale: stale.length,
       unsaid: unsaid.length, superfluous: superfluous.length, held: isAdmitted ? 0 : doubtful.length };
   }

@@ -175,6 +175,25 @@ describe("a capture room and differences that nobody asked for", () => {
     await stage.wait(stage.capture.scan("group", "images"));
     assert.equal(stage.live(), 5);
     assert.deepEqual(new Set(stage.faults.list().map(({ code }) => code)), new Set(["E_CENTRE_EMPTIED"]));
+  });
+
+  it("calls it deleted once a person has released it, and not when the rows are back before", async () => {
+    const stage = new Stage();
+    await stage.fill(3);
+    await stage.lose(DOMAIN, ["d1", "d2"]);
+    await stage.wait(stage.capture.scan("domain", "images"));
+    assert.equal(stage.live(), 5);
+    await stage.rows.transaction((write) => decideHeld(write, "domain", "released"));
+    await stage.wait(stage.capture.scan("domain", "images"));
+    assert.equal(stage.live(), 3);
+    await stage.capture.stop();
+  });
+
+  it("forgets an emptied table when the rows are back", async () => {
+    const stage = new Stage();
+    await stage.fill(3);
+    await stage.lose(DOMAIN, ["d1", "d2"]);
+    await stage.wait(stage.capture.scan("domain", "images"));
     await stage.rows.transaction((write) => write.insert(DOMAIN, [{ id: "d1", name: "one" }, { id: "d2", name: "two" }]));
     await stage.wait(stage.capture.scan("domain", "images"));
     assert.equal(stage.live(), 5);
