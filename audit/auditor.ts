@@ -119,6 +119,7 @@ export class Auditor implements Part {
     this.#judge = new Judge({ ...rooms, capture: this.capture, tail: this.#tail }, world, this.#stopping.signal);
     this.#orphans = new Orphans(this.capture, world);
     this.#heartbeats = new Heartbeats({ ...rooms, era: () => this.capture.era, shorter: () => this.#tail.doubt(),
+      heard: () => this.#tail.lastHeartbeat,
       reached: () => (this.#tail.complete.isOpen ? this.#index.reached : 0), sawEpoch: (epoch) => this.capture.noteEpoch(epoch),
       restored: (reason, least) => this.#restored(reason, least) }, world);
     this.#questions = new Questions({ service: rooms.service, index: this.#index, capture: this.capture,
@@ -187,10 +188,10 @@ export class Auditor implements Part {
     return this.#index.viewOf(kind);
   }
 
-  async #restored(reason: string, least: number): Promise<void> {
+  async #restored(reason: string, least: number | undefined): Promise<void> {
     const { feed, faults } = this.#rooms;
     this.#world.log.error("the central database is older than what was said before", { reason, least });
-    await this.capture.raiseEpoch(reason, least);
+    if (least !== undefined) await this.capture.raiseEpoch(reason, least);
     faults.raise("E_CENTRE_RESTORED", feed.stream, reason, { epoch: this.capture.era?.epoch });
   }
 

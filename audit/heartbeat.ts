@@ -31,10 +31,15 @@ export interface HeartbeatRooms {
   readonly faults: Faults;
   /** What is published under now; undefined until it is known. */
   readonly era: () => Era | undefined;
+  /** The last heartbeat that the tail has read: an old server may not give it when asked for the subject. */
+  readonly heard: () => Heartbeat | undefined;
   /** How far the index has read; 0 while it is not complete. */
   readonly reached: () => number;
-  /** The database is older than what was said: everything is said again in an epoch of at least `least`. */
-  readonly restored: (reason: string, least: number) => Promise<void>;
+  /**
+   * The database is older than what was said: a person is told, and everything is said again in an epoch of at least `least`;
+   * undefined when that was seen to already.
+   */
+  readonly restored: (reason: string, least: number | undefined) => Promise<void>;
   /** Another process has raised the epoch in the database. */
   readonly sawEpoch: (epoch: number) => void;
   /** The stream is shorter than it was. */
@@ -77,7 +82,9 @@ export class Heartbeats {
     if (this.#rooms.era() === undefined) return undefined;
     const last = await feed.last(this.#subject);
     const held = last === undefined ? undefined : this.#read(last);
-    await this.#compareWithDatabase(held);
+    const heard = this.#rooms.heard();
+    const newest = (heard?.n ?? 0) > (held?.n ?? 0) ? heard : held;
+    await this.#compareWithDatabase(newest);
     const reached = this.#rooms.reached();
     const state = await feed.state();
     this.#judgeSize(state);
@@ -85,7 +92,7 @@ export class Heartbeats {
       this.#rooms.shorter();
       return undefined;
     }
-    const note = await nextHeartbeat(rows, feed.stream, held?.n ?? 0);
+    const note = await nextHeartbeat(rows, feed.stream, newest?.n ?? 0);
     const era = this.#rooms.era();
     if (era === undefined) return undefined;
     const epoch = Math.max(era.epoch, await epochInDatabase(rows, feed.stream));
@@ -102,16 +109,17 @@ export class Heartbeats {
 
   /**
    * A number or an epoch that the database never gave out proves that it was restored to an older state, or lost commits. The
-   * stream was read first: what is said there was stored before.
+   * stream was read first: what is said there was stored before. After a number of an earlier epoch everything has been said
+   * again: whoever raised the epoch did so after the restoration.
    */
   async #compareWithDatabase(held: Heartbeat | undefined): Promise<void> {
     const { rows, feed } = this.#rooms;
     const note = await readNote(rows, feed.stream);
     const era = this.#rooms.era();
     if (held !== undefined && compareVersions(held.floor, note.floor) > 0) await raiseFloor(rows, feed.stream, held.floor);
-    if (held !== undefined && held.n > note.heartbeat) {
+    if (held !== undefined && era !== undefined && held.n > note.heartbeat) {
       await this.#rooms.restored(`the stream has heartbeat ${held.n} and the database has given out ${note.heartbeat}`,
-        Math.max(held.epoch, era?.epoch ?? 0) + 1);
+        held.epoch >= era.epoch ? held.epoch + 1 : undefined);
       return;
     }
     const epoch = await epochInDatabase(rows, feed.stream);

@@ -103,6 +103,11 @@ export class Tail {
     this.#prefix = `${subjectPrefix(rooms.service.name, rooms.scope)}.`;
   }
 
+  /** The last heartbeat in the stream, as far as it could be read. */
+  get lastHeartbeat(): Heartbeat | undefined {
+    return typeof this.#heartbeat === "object" ? this.#heartbeat : undefined;
+  }
+
   /** Number of the last heartbeat in the stream: 0 without one, undefined when it could not be read. */
   get heartbeat(): number | undefined {
     if (this.#heartbeat === "none") return 0;

@@ -66,10 +66,9 @@ export async function raiseEra(rows: Rows, feed: Feed, schema: string, from: num
     const known = Number(held?.["epoch"] ?? from);
     const isRaised = known > from && held?.["created"] === state.created && state.lastSequence >= Number(held["high_water"]);
     const epoch = Math.max(isRaised ? known : known + 1, least);
-    if (held !== undefined) {
-      await write.update(STREAM_TABLE, [{ ...held, epoch: String(epoch), created: state.created,
-        high_water: String(state.lastSequence) }], ["epoch", "created", "high_water"]);
-    }
+    const row = { stream: feed.stream, epoch: String(epoch), created: state.created, high_water: String(state.lastSequence) };
+    if (held === undefined) await write.insert(STREAM_TABLE, [{ ...row, filled_epoch: "0" }]);
+    else await write.update(STREAM_TABLE, [row], ["epoch", "created", "high_water"]);
     return { epoch, schema, filled: Number(held?.["filled_epoch"] ?? 0) === epoch };
   });
 }

@@ -3,6 +3,8 @@
  * that says what the database holds, in an epoch that makes every site believe it. Method: the product's own auditor on twins.
  */
 import assert from "node:assert/strict";
+import { AUDIT_TABLE } from "../../audit/notes.ts";
+import { STREAM_TABLE } from "../../capture/era.ts";
 import { AuditStage, subjectOfName, tableOf } from "./audit-stage.ts";
 
 const MINUTE_MS = 60_000;
@@ -87,6 +89,7 @@ describe("the auditor", () => {
     for (let n = 1; n <= 5; n += 1) publishRaw(stage, `group.x${n}`);
     feed.cut(undefined);
     await stage.until(() => auditor.capture.era?.epoch === 2 && stage.manifestEpoch === 2, "a new epoch");
+    assert.deepEqual([...stage.inStream().keys()].sort(), ["group.a", "group.b"]);
   });
 
   it("knows from the database alone that the stream has lost its end, when another process was there before", async () => {
@@ -139,6 +142,21 @@ describe("the auditor", () => {
     const epoch = await stage.epoch();
     await stage.clock.pass(2 * MINUTE_MS);
     assert.equal(await stage.epoch(), epoch);
+  });
+
+  it("notices a database that was restored under its feet", async () => {
+    await stage.insert("group", [group("a")]);
+    const { faults } = await stage.auditor();
+    await stage.clock.pass(MINUTE_MS);
+    await stage.write(async (write) => {
+      const match = { columns: ["stream"], values: [[stage.stream.name]] };
+      await write.remove(AUDIT_TABLE, await write.select(AUDIT_TABLE, match));
+      await write.remove(STREAM_TABLE, await write.select(STREAM_TABLE, match));
+    });
+    await stage.until(() => stage.manifestEpoch === 2, "a manifest of a new epoch");
+    const { n } = stage.heartbeat();
+    await stage.clock.pass(2 * MINUTE_MS);
+    assert.deepEqual([await stage.epoch(), codes(faults), stage.heartbeat().n > n], [2, ["E_CENTRE_RESTORED"], true]);
   });
 
   it("is harmless beside a second auditor", async () => {

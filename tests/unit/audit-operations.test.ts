@@ -33,9 +33,10 @@ function siteOn(stage: AuditStage): { readonly follower: Follower; readonly rows
     { changesMax: 100, bytesMax: 1 << 20 }, APPLIER_DEFAULTS, FOLLOW_DEFAULTS);
   // Never started: drift stays where a test puts it.
   const rowAudit = new RowAudit({ service: toy, rows, stream: feed.stream, faults, holding: follower.holding,
-    isFollowing: () => false, repair: (changes) => follower.repair(changes), committed: () => undefined }, world, ROW_AUDIT_DEFAULTS);
-  serveOperations(feed, siteAskSubject(toy.name, SITE), siteOperations({ service: toy, rows, site: SITE, follower, rowAudit }, world),
-    silentLog);
+    isFollowing: () => false, repair: (changes) => follower.repair(changes), committed: () => undefined }, world,
+  ROW_AUDIT_DEFAULTS);
+  const operations = siteOperations({ service: toy, rows, site: SITE, follower, rowAudit }, world);
+  serveOperations(feed, siteAskSubject(toy.name, SITE), operations, silentLog);
   void follower.start();
   return { follower, rows };
 }
@@ -51,7 +52,8 @@ describe("the centre's operations", () => {
     await stage.insert("user", ["a", "b", "c"].map((id) => ({ id, domain_id: "d", name: id })));
     await stage.insert("secret", ["a", "b", "c"].map((id) => ({ user_id: id, hash: `password of ${id}` })));
     started = await stage.auditor();
-    operations = centreOperations([{ service: toy, rows: stage.rows, feed: started.feed, auditor: started.auditor }], stage.world());
+    const { feed, auditor } = started;
+    operations = centreOperations([{ service: toy, rows: stage.rows, feed, auditor }], stage.world());
   });
   afterEach(() => stage.stop());
 
@@ -76,7 +78,10 @@ describe("the centre's operations", () => {
 
   it("shows how a site's rows differ, without their secrets, and nothing when they are equal", async () => {
     const { follower, rows } = siteOn(stage);
-    await stage.until(() => follower.status().mode === "tail" && follower.status().sequence >= stage.heartbeat().sequence, "caught up");
+    await stage.until(() => {
+      const { mode, sequence } = follower.status();
+      return mode === "tail" && sequence >= stage.heartbeat().sequence;
+    }, "caught up");
     const [equal] = await ask("diff", { site: SITE });
     assert.deepEqual([equal?.["compared"], equal?.["equal"], equal?.["differences"], equal?.["more"]], [4, 4, [], false]);
     await rows.transaction(async (write) => {

@@ -61,7 +61,7 @@ describe("what a complete reading of the stream proves", () => {
     assert(isLost(NO_EVIDENCE, { known: acknowledged(9, 90), heartbeat: 0 }));
     assert(!isLost(NO_EVIDENCE, { known: acknowledged(9, 90), heartbeat: 9 }));
     assert(!isLost(NO_EVIDENCE, { known: acknowledged(9, 90), heartbeat: 12 }));
-    assert(!isLost(NO_EVIDENCE, { known: acknowledged(9, 90), heartbeat: undefined }), "a heartbeat that cannot be read proves nothing");
+    assert(!isLost(NO_EVIDENCE, { known: acknowledged(9, 90), heartbeat: undefined }), "it could not be read");
     assert(!isLost(NO_EVIDENCE, { known: acknowledged(9, 90, EPOCH - 1), heartbeat: 8 }), "said again in a new epoch since");
   });
 
