@@ -363,7 +363,8 @@ export function defineService(declaration: ServiceDeclaration): Service {
     const kind = present(declaration.kinds[name], name);
     const root = present(tables.get(kind.root), kind.root);
     kinds.set(name, { name, root: kind.root, key: kind.key ?? root.key, owns: kind.owns ?? [], except: kind.except ?? [],
-      neverEmpty: kind.neverEmpty ?? false, siteMade: kind.siteMade ?? [], log: kind.log, tables: present(tablesByKind.get(name), name), rank });
+      neverEmpty: kind.neverEmpty ?? false, siteMade: kind.siteMade ?? [], log: kind.log,
+      tables: present(tablesByKind.get(name), name), rank });
   }
   const kindOfTable = new Map([...ownerOf].map(([table, name]) => [table, present(kinds.get(name), name)]));
   return { ...declaration, tables, kinds, kindOfTable };
