@@ -113,7 +113,11 @@ export class Holding {
     }
     if (note?.state === "rejected" && blast.cause !== "call") return false;
     const verdict = this.#guard.judge(blast);
-    if (verdict.pass) return true;
+    if (verdict.pass) {
+      // Sets are judged whole: what the note was about is no longer all there.
+      if (note !== undefined && note.cause === blast.cause) await this.#forget(note);
+      return true;
+    }
     await this.#hold(blast, verdict, names, note);
     return false;
   }

@@ -152,6 +152,18 @@ describe("a capture room and differences that nobody asked for", () => {
     await stage.capture.stop();
   });
 
+  it("forgets what it held when so many rows are back that the rest may go", async () => {
+    const stage = new Stage();
+    await stage.fill(60);
+    const before = await stage.rows.snapshot((read) => read.page(GROUP, { limit: 100 }));
+    await stage.lose(GROUP, before.map(({ id }) => String(id)));
+    assert.equal((await stage.wait(stage.capture.scan("group", "images"))).held, 60);
+    await stage.rows.transaction((write) => write.insert(GROUP, before.slice(5)));
+    assert.equal((await stage.wait(stage.capture.scan("group", "images"))).held, 0);
+    assert.deepEqual([stage.live(), stage.faults.list(), await stage.rows.snapshot(listHeld)], [57, [], []]);
+    await stage.capture.stop();
+  });
+
   it("keeps what was rejected from being deleted, however small it becomes", async () => {
     const stage = new Stage();
     await stage.fill(60);
