@@ -330,6 +330,7 @@ export class CaptureRoom implements Part {
       try {
         const now = await claimEra(rows, feed, era.schema, { epoch: this.#epochSeen });
         if (now.epoch !== this.#era?.epoch) this.#adopt(now, "the stream was made anew, lost its end, or others said so");
+        await this.#holding.look();
       } catch (error) {
         if (!isOperating(error)) throw error;
         this.#world.log.debug("the stream could not be looked at", factsOf(error));

@@ -85,6 +85,8 @@ export class Holding {
   readonly #world: World;
   readonly #options: GuardOptions;
   readonly #guard: BlastGuard;
+  /** Kinds about which this process has raised a fault. */
+  readonly #complained = new Set<string>();
 
   constructor(rooms: HoldingRooms, world: World, options: GuardOptions) {
     this.#rooms = rooms;
@@ -122,6 +124,15 @@ export class Holding {
     return false;
   }
 
+  /** Ends this process's faults that want no decision any more: another one found the difference gone, or a person decided. */
+  async look(): Promise<void> {
+    if (this.#complained.size === 0) return;
+    const notes = await this.#rooms.rows.snapshot(listHeld);
+    for (const kind of this.#complained) {
+      if (!notes.some((note) => note.kind === kind && note.state === "held")) this.#content(kind);
+    }
+  }
+
   async #hold(blast: Blast, verdict: { readonly code: (typeof HELD_FAULTS)[number]; readonly because: string },
     names: readonly string[], before: HeldNote | undefined): Promise<void> {
     const { kind, cause, deletes, rewrites, live } = blast;
@@ -133,6 +144,7 @@ export class Holding {
       if (stored === undefined) await write.insert(HELD_TABLE, [row]);
       else await write.update(HELD_TABLE, [row], Object.keys(HELD_TABLE.columns).filter((column) => column !== "kind"));
     });
+    this.#complained.add(kind);
     this.#rooms.faults.raise(verdict.code, `${this.#rooms.service.name} ${kind}`, verdict.because,
       { cause, deletes, rewrites, live });
     this.#world.metrics.count("holdfast_held_total", 1, { service: this.#rooms.service.name, kind, cause });
@@ -142,6 +154,11 @@ export class Holding {
 
   async #forget(note: HeldNote): Promise<void> {
     await this.#rooms.rows.transaction((write) => write.remove(HELD_TABLE, [{ kind: note.kind }]));
-    for (const code of HELD_FAULTS) this.#rooms.faults.clear(code, `${this.#rooms.service.name} ${note.kind}`);
+    this.#content(note.kind);
+  }
+
+  #content(kind: string): void {
+    this.#complained.delete(kind);
+    for (const code of HELD_FAULTS) this.#rooms.faults.clear(code, `${this.#rooms.service.name} ${kind}`);
   }
 }

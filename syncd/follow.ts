@@ -211,7 +211,10 @@ export class Follower implements LifePart {
         if (this.#world.clock.monotonicMs() - beganMs > FEED_RETRY.lastMs) failures = 0;
         if (error instanceof MovedError) this.#applier = undefined;
         if (this.#applier === undefined) this.#obstacle = error.message;
-        if (error.move === "operator") this.#rooms.faults.raise(error.code, this.#rooms.service.name, error.message, error.facts);
+        // That the position was moved is the applier's fault to raise, and to clear when it moves it again.
+        if (error.move === "operator" && !(error instanceof MovedError)) {
+          this.#rooms.faults.raise(error.code, this.#rooms.service.name, error.message, error.facts);
+        }
         this.#world.log.warn("following was interrupted and starts again from the position",
           { service: this.#rooms.service.name, ...factsOf(error) });
         const pauses = isOperating(error, "E_FEED_UNAVAILABLE") ? FEED_RETRY : this.#applying.retry;

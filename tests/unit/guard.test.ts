@@ -5,7 +5,7 @@
 import assert from "node:assert/strict";
 import { CAPTURE_DEFAULTS, CaptureRoom } from "../../capture/capture.ts";
 import { BlastGuard, GUARD_DEFAULTS, type Blast } from "../../capture/guard.ts";
-import { decideHeld, listHeld } from "../../capture/held.ts";
+import { decideHeld, HELD_TABLE, listHeld } from "../../capture/held.ts";
 import { present } from "../../core/assert.ts";
 import { Faults } from "../../core/faults.ts";
 import { silentLog } from "../../core/log.ts";
@@ -149,6 +149,22 @@ describe("a capture room and differences that nobody asked for", () => {
     await stage.rows.transaction((write) => write.insert(GROUP, before));
     await stage.wait(stage.capture.scan("group", "images"));
     assert.deepEqual([stage.live(), stage.faults.list(), await stage.rows.snapshot(listHeld)], [62, [], []]);
+    await stage.capture.stop();
+  });
+
+  it("stops complaining when another process has found the difference gone, or a person has decided", async () => {
+    const stage = new Stage();
+    await stage.fill(60);
+    const before = await stage.rows.snapshot((read) => read.page(GROUP, { limit: 100 }));
+    await stage.lose(GROUP, before.map(({ id }) => String(id)));
+    await stage.wait(stage.capture.scan("group", "images"));
+    assert.equal(stage.faults.list().length, 1);
+    await stage.rows.transaction((write) => write.remove(HELD_TABLE, [{ kind: "group" }]));
+    await stage.until(() => stage.faults.list().length === 0);
+    await stage.wait(stage.capture.scan("group", "images"));
+    assert.equal(stage.faults.list().length, 1);
+    await stage.rows.transaction((write) => decideHeld(write, "group", "rejected"));
+    await stage.until(() => stage.faults.list().length === 0);
     await stage.capture.stop();
   });
 
