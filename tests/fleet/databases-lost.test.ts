@@ -11,7 +11,7 @@ import { until } from "../../lab/waiting.ts";
 import { present } from "../../core/assert.ts";
 import { AUDITED, Fleet, orSkip } from "../support/fleet.ts";
 import { clones } from "../support/fleet-backlog.ts";
-import { Backup, changeByHand, countOf, told, truncateUsers } from "../support/fleet-disasters.ts";
+import { Backup, calm, changeByHand, countOf, told, truncateUsers } from "../support/fleet-disasters.ts";
 import { answersMore, killServer } from "../support/fleet-kills.ts";
 import type { FleetProcess } from "../support/fleet-process.ts";
 
@@ -147,6 +147,10 @@ for (const engines of [{ centre: "mariadb", edge1: "postgres" }, { centre: "post
         told("database set back by many users, released", await fleet.converged(), { centre: engines.centre });
         assert.equal(await countOf(fleet, "edge1", "user"), users - MANY);
       }
+    });
+
+    it("stay equal: audits find nothing more, and nobody complains", async () => {
+      for (const fleet of opened) await calm(fleet);
     });
   });
 }

@@ -7,7 +7,7 @@ import { strict as assert } from "node:assert";
 import { until } from "../../lab/waiting.ts";
 import { AUDITED, Fleet, orSkip } from "../support/fleet.ts";
 import { clones } from "../support/fleet-backlog.ts";
-import { Backup, SmallStore, told } from "../support/fleet-disasters.ts";
+import { Backup, SmallStore, calm, told } from "../support/fleet-disasters.ts";
 import { answersMore } from "../support/fleet-kills.ts";
 import { killNats } from "../support/fleet-nats-kills.ts";
 import { deleteStream } from "../support/fleet-stream.ts";
@@ -104,5 +104,9 @@ describe("a centre on postgres and a site on mariadb whose stream is lost", func
       told("killed under writers", kills.convergedSeconds, { kills: KILLS, ...kills });
       assert.ok(kills.written > WRITTEN_USERS, JSON.stringify(kills));
     }
+  });
+
+  it("stay equal: audits find nothing more, and nobody complains", async () => {
+    for (const fleet of opened) await calm(fleet);
   });
 });

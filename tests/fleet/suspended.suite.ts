@@ -4,7 +4,7 @@
  */
 import { strict as assert } from "node:assert";
 import { AUDITED, Fleet, orSkip } from "../support/fleet.ts";
-import { suspended, told } from "../support/fleet-disasters.ts";
+import { calm, suspended, told } from "../support/fleet-disasters.ts";
 import { answersMore } from "../support/fleet-kills.ts";
 
 const TEST_MS = 180_000;
@@ -62,6 +62,10 @@ export function processesThatHang(lengthMs: number): void {
         await second.end("SIGTERM");
         await fleet.converged();
       }
+    });
+
+    it("stay equal: audits find nothing more, and nobody complains", async () => {
+      for (const fleet of opened) await calm(fleet);
     });
   });
 }

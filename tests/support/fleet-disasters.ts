@@ -2,12 +2,14 @@
  * What may befall a fleet beside killed processes: storage that is an older copy, emptied tables, rows changed by hand, disks
  * that are full, processes that hang. Every disaster is done to the test's own folders and processes, and can be undone.
  */
+import { strict as assert } from "node:assert";
 import { spawnSync } from "node:child_process";
 import { mkdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { sleep, systemClock } from "../../core/clock.ts";
 import { run } from "../../lab/commands.ts";
 import type { CloudName, EngineName } from "../../lab/options.ts";
+import { until } from "../../lab/waiting.ts";
 import type { Fleet } from "./fleet.ts";
 
 /** One line for the record: how long it took from the end of a disaster until centre, stream and site were equal. */
@@ -57,6 +59,27 @@ export class Backup {
     await copyFolder(this.#fleet, this.#copy, storage);
     await this.#fleet.lab.startOne(this.#server);
   }
+}
+
+/** Faults that outlast what they are about: they tell a person of something that happened. */
+const REMEMBERED: readonly string[] = ["E_STREAM_REGRESSED", "E_CENTRE_RESTORED"];
+const CALM_MS = 60_000;
+
+/**
+ * After whatever happened: two further audits find nothing, nobody complains any more, and all is still equal.
+ * Rejects with what somebody still says.
+ */
+export async function calm(fleet: Fleet): Promise<void> {
+  await fleet.auditor.operate("audit", { now: true });
+  const found = JSON.stringify(await fleet.auditor.operate("audit", { now: true }));
+  for (const [, count] of found.matchAll(/"(?:missing|stale|superfluous|held)": ?(\d+)/g)) assert.equal(count, "0", found);
+  await until({ what: "the end of every complaint", withinMs: CALM_MS, log: fleet.folder }, async () => {
+    const open = await Promise.all([fleet.proxy, fleet.auditor, fleet.syncd].map(async (each) =>
+      (await each.faults()).filter((code) => !REMEMBERED.includes(code)).map((code) => `${each.plan.name}: ${code}`)));
+    if (open.flat().length > 0) throw new Error(open.flat().join(", "));
+    return true;
+  });
+  await fleet.converged();
 }
 
 const quoted = (engine: EngineName, name: string): string => (engine === "postgres" ? `"${name}"` : `\`${name}\``);
