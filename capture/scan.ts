@@ -36,6 +36,9 @@ export interface ScanOptions {
 
 export const SCAN_DEFAULTS: ScanOptions = { pageKeysMax: 500, restMs: 500, backoff: { firstMs: 200, lastMs: 10_000 } };
 
+/** Aggregates of one comparison that are marked dirty at once. */
+const PUBLISH_KEYS_MAX = 5_000;
+
 interface ScanRooms {
   readonly service: Service;
   readonly rows: Rows;
@@ -198,10 +201,17 @@ export class Scans {
     const doubtful = [...stale, ...superfluous];
     const isAdmitted = await this.#admit(kind, comparison.live, stale.length, superfluous, doubtful, cause);
     // What was let through as a whole is not doubted again one by one.
-    await Promise.all([this.#rooms.publish([...missing, ...unsaid, ...(isAdmitted ? stale : [])], "look"),
-      this.#rooms.publish(isAdmitted ? superfluous : [], "delete")]);
+    await this.#publish([...missing, ...unsaid, ...(isAdmitted ? stale : [])], "look");
+    await this.#publish(isAdmitted ? superfluous : [], "delete");
     return { kind: kind.name, aggregates: comparison.aggregates, missing: missing.length, stale: stale.length,
       unsaid: unsaid.length, superfluous: superfluous.length, held: isAdmitted ? 0 : doubtful.length };
+  }
+
+  /** Part by part: a hundred thousand marks at once take half a gigabyte. */
+  async #publish(keys: readonly AggregateKey[], wish: Wish): Promise<void> {
+    for (let from = 0; from < keys.length && !this.#signal.aborted; from += PUBLISH_KEYS_MAX) {
+      await this.#rooms.publish(keys.slice(from, from + PUBLISH_KEYS_MAX), wish);
+    }
   }
 
   async #admit(kind: Kind, live: number, rewrites: number, superfluous: readonly AggregateKey[],
