@@ -189,7 +189,7 @@ export class SimulatedCloud {
         return new AuditorLife(rooms, this.weather);
       case "site": {
         const { oracle } = present(this.sites[who.place], "every site has a database");
-        return new SiteLife(rooms, { place: who.place, batchMax: 1 + Math.floor(random.next() * 20), weather: this.weather,
+        return new SiteLife(rooms, { place: who.place, batchMax: random.next() < 0.3 ? 1 + Math.floor(random.next() * 5) : 20, weather: this.weather,
           begins: () => oracle.restarted(), delivered: (messages: readonly FeedMessage[]) => oracle.deliver(messages) });
       }
     }

@@ -41,10 +41,10 @@ const SETTLE_MS = 2_000;
 const LATE_MS = 5_000;
 const IDLE_HEARTBEAT_MS = 2_000;
 /** The auditor's periods, shorter than in service so that a run sees several. */
-export const HEARTBEAT_MS = 5_000;
-export const AUDIT_MS = 30_000;
-const REREAD_MS = 60_000;
-const ROW_AUDIT_REST_MS = 15_000;
+export const HEARTBEAT_MS = 6_000;
+export const AUDIT_MS = 20_000;
+const REREAD_MS = 30_000;
+const ROW_AUDIT_REST_MS = 12_000;
 /** A guard that a run of a few dozen aggregates can meet. */
 const TIGHT_GUARD: GuardOptions = { ...GUARD_DEFAULTS, sharePercentMax: 30, aggregatesMax: 4 };
 
