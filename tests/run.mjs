@@ -29,7 +29,7 @@ const LAYERS = [
   { name: "tidy", tests: "tests/tidy.test.ts", limitMs: 2 * MINUTE_MS },
   { name: "unit", tests: "tests/unit", limitMs: 4 * MINUTE_MS },
   { name: "property", tests: "tests/property", limitMs: 5 * MINUTE_MS },
-  { name: "simulation", tests: "tests/simulation", limitMs: 6 * MINUTE_MS },
+  { name: "simulation", tests: "tests/simulation", limitMs: 12 * MINUTE_MS },
   { name: "wire", tests: "tests/wire", limitMs: 2 * MINUTE_MS },
   { name: "contract", tests: "tests/contract", limitMs: 16 * MINUTE_MS },
   { name: "fleet", tests: "tests/fleet", limitMs: 26 * MINUTE_MS },
