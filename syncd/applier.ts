@@ -19,7 +19,7 @@ import { keyText, type AggregateKey } from "../schemas/row.ts";
 import { applyBatch, type Applied, type ApplyRooms, type Batch } from "./apply.ts";
 import { noteHeard, type Heard } from "./heard.ts";
 import { forgetWaiting, movePosition, notePark, noteQuarantine, PARKED_TABLE, QUARANTINE_TABLE, readPosition, readWaiting,
-  readWaitingOf, type SitePosition } from "./ledger.ts";
+  readWaitingOf, type SitePosition, type StoredPosition } from "./ledger.ts";
 import { Parking } from "./parking.ts";
 import { receiveAgain, type Received, type Unreadable } from "./received.ts";
 import { isRefusal, setAside } from "./setaside.ts";
@@ -47,6 +47,9 @@ export const APPLIER_DEFAULTS: ApplierOptions = {
 /** The site's database stands elsewhere than this daemon believed: everything in memory is to be read anew. */
 export class MovedError extends OperatingError {}
 
+/** Enough that no two commits of a site ever have the same. */
+const TURN_CHARACTERS = 18;
+
 /** Faults about one waiting aggregate. */
 const WAITING_FAULTS = ["E_ROWS_REFUSED", "E_SCHEMA_UNKNOWN", "E_CHANGE_UNREADABLE", "E_PARENT_MISSING",
   "E_UNIQUE_BLOCKED"] as const;
@@ -71,13 +74,16 @@ export class Applier {
   /** What was applied, summed up; kept up by every commit. */
   readonly tally = new Tally();
   #position: SitePosition;
+  /** Of the last commit that this applier knows of. */
+  #turn: string;
   /** Called after every commit that wrote rows. */
   readonly #committed: () => void;
 
-  constructor(rooms: ApplyRooms, position: SitePosition, faults: Faults, world: World, options: ApplierOptions,
-    committed: () => void) {
+  constructor(rooms: ApplyRooms, { turn = "", ...position }: SitePosition & Partial<StoredPosition>, faults: Faults,
+    world: World, options: ApplierOptions, committed: () => void) {
     this.#rooms = rooms;
     this.#position = position;
+    this.#turn = turn;
     this.#faults = faults;
     this.#world = world;
     this.#options = options;
@@ -240,20 +246,24 @@ export class Applier {
   async #attempt(work: Work, moveTo: SitePosition, signal: AbortSignal, impatient: ReadonlySet<string>,
     careful: boolean): Promise<readonly string[]> {
     let isWaiting = this.#isWaiting;
+    const turns = new Set<string>();
     for (let failures = 1; ; failures += 1) {
       if (signal.aborted) return [];
-      const now = wireDatetime(this.#world.clock.nowMs());
-      const batch: Batch = { ...work, again: work.again ?? false, heard: work.heard, held: this.#position, moveTo, impatient,
-        careful, isWaiting, now };
+      const turn = this.#newTurn();
+      const batch: Batch = { ...work, again: work.again ?? false, heard: work.heard,
+        held: { ...this.#position, turn: this.#turn }, moveTo: { ...moveTo, turn }, impatient, careful, isWaiting,
+        now: wireDatetime(this.#world.clock.nowMs()) };
+      turns.add(turn);
       try {
         const applied = await applyBatch(this.#rooms, batch);
         this.#noteApplied(applied, work, moveTo);
+        this.#turn = turn;
         return applied.marks;
       } catch (error) {
         if (!isOperating(error) || isRefusal(error)) throw error;
         if (isOperating(error, "E_ROWS_COMMIT_UNKNOWN", "E_SITE_CONTENDED")) {
           this.tally.doubt();
-          await this.#lookUpPosition(error, moveTo);
+          await this.#lookUpPosition(error, moveTo, turns);
           // What the lost commit may have noted as waiting is not in memory: forget whatever is there.
           isWaiting = () => true;
         }
@@ -266,22 +276,29 @@ export class Applier {
     }
   }
 
+  /** Chance, not a number: another daemon, or this one after a loss, must not come to the same by counting. */
+  #newTurn(): string {
+    return this.#world.random.id().slice(0, TURN_CHARACTERS);
+  }
+
   /**
-   * The stored position says what became of a lost commit: it is the one we came from, or the one we went to. Anything else
+   * The stored turn says what became of a lost commit: it is the one before it, or one of those that were tried. Anything else
    * means that the database was moved under us, by another daemon or back in time (a server that lost its newest commits): what
    * we hold in memory is worth nothing, and reading starts again from what is stored.
    */
-  async #lookUpPosition(error: OperatingError, moveTo: SitePosition): Promise<void> {
-    let stored: SitePosition | undefined;
+  async #lookUpPosition(error: OperatingError, moveTo: SitePosition, tried: ReadonlySet<string>): Promise<void> {
+    let stored: StoredPosition | undefined;
     try {
       stored = await this.#rooms.rows.snapshot((read) => readPosition(read, this.#rooms.stream));
     } catch (again) {
       if (!isOperating(again)) throw again;
       return;
     }
-    const isExpected = [this.#position, moveTo].some((known) => stored !== undefined && compareVersions(stored, known) === 0);
-    if (!isExpected) throw this.#moved(error.message);
-    this.#position = compareVersions(present(stored, "an expected position"), moveTo) === 0 ? moveTo : this.#position;
+    const known = stored !== undefined && tried.has(stored.turn) ? moveTo : this.#position;
+    if (stored === undefined || (stored.turn !== this.#turn && !tried.has(stored.turn)) ||
+      compareVersions(stored, known) !== 0) throw this.#moved(error.message);
+    this.#position = known;
+    this.#turn = stored.turn;
   }
 
   #moved(reason: string): MovedError {
@@ -293,7 +310,7 @@ export class Applier {
   /** Checks while nothing arrives that the database still stands where this daemon left it. @throws MovedError. */
   async verifyPosition(): Promise<void> {
     const stored = await this.#rooms.rows.snapshot((read) => readPosition(read, this.#rooms.stream));
-    const isWhereItWas = stored !== undefined && compareVersions(stored, this.#position) === 0;
+    const isWhereItWas = stored?.turn === this.#turn && compareVersions(stored, this.#position) === 0;
     if (!isWhereItWas) throw this.#moved("found while the stream was quiet");
   }
 
@@ -341,6 +358,7 @@ export class Applier {
     const note = { key, version: change.version, digest: change.digest, payload: change.payload,
       code: aside.code, reason: aside.reason,
       since: wireDatetime(this.#world.clock.nowMs()) };
+    const turn = this.#newTurn();
     await this.#rooms.rows.transaction(async (write) => {
       await forgetWaiting(write, [key, ...unreadable.map((each) => each.key)]);
       if (aside.how === "park") await notePark(write, [{ ...note, waits: [] }]);
@@ -348,9 +366,10 @@ export class Applier {
       await noteQuarantine(write, unreadable.map((each) =>
         ({ ...each, digest: "", code: each.error.code, reason: each.error.message, since: note.since })));
       if (heard !== undefined) await noteHeard(write, this.#rooms.stream, heard);
-      await movePosition(write, this.#rooms.stream, moveTo);
+      await movePosition(write, this.#rooms.stream, moveTo, turn);
     });
     this.#position = moveTo;
+    this.#turn = turn;
     for (const each of unreadable) this.#quarantine(each.key, each.error.code, each.error.message);
     if (aside.how === "park") this.#parking.add(key, aside.code, [], this.#world.clock.monotonicMs(),
       this.#options.parkedRetryMs);

@@ -15,7 +15,7 @@ import { keyText, type Image } from "../schemas/row.ts";
 import { decideBatch, isNews, newestOfEach, type Candidate } from "./decide.ts";
 import { noteHeard, type Heard } from "./heard.ts";
 import { forgetWaiting, lockPosition, movePosition, noteApplied, notePark, noteQuarantine, readApplied, type AppliedNote,
-  type SitePosition } from "./ledger.ts";
+  type StoredPosition } from "./ledger.ts";
 import type { Received, Unreadable } from "./received.ts";
 import { markOf, marksOf, needsOf, questionsOf } from "./references.ts";
 import { planFor } from "./rewrite.ts";
@@ -33,8 +33,8 @@ export interface Batch {
   readonly changes: readonly Received[];
   readonly unreadable: readonly Unreadable[];
   /** The position this daemon believes in; another one's commit makes the batch void. */
-  readonly held: SitePosition;
-  readonly moveTo: SitePosition;
+  readonly held: StoredPosition;
+  readonly moveTo: StoredPosition;
   /** Names of changes that waited for soft references long enough. */
   readonly impatient: ReadonlySet<string>;
   /** True for aggregates with a note in the ledger that they wait or are quarantined. */
@@ -79,16 +79,16 @@ export function applyBatch(rooms: ApplyRooms, batch: Batch): Promise<Applied> {
     await noteQuarantine(write, batch.unreadable.map((each) =>
       ({ ...each, digest: "", code: each.error.code, reason: each.error.message, since: batch.now })));
     if (batch.heard !== undefined) await noteHeard(write, rooms.stream, batch.heard);
-    await movePosition(write, rooms.stream, batch.moveTo);
+    await movePosition(write, rooms.stream, batch.moveTo, batch.moveTo.turn);
     const marks = ready.flatMap((change) => marksOf(rooms.service, change.image));
     return { written: ready, parked, before: applied, skipped: batch.changes.length - news.length, rowsWritten, marks };
   });
 }
 
-/** Nobody else has moved the position since this daemon read it. */
-async function fence(write: RowWriter, stream: string, held: SitePosition): Promise<void> {
+/** Nobody else has committed here since this daemon did, and nothing that it committed was lost. */
+async function fence(write: RowWriter, stream: string, held: StoredPosition): Promise<void> {
   const stored = await lockPosition(write, stream);
-  if (stored !== undefined && compareVersions(stored, held) === 0) return;
+  if (stored !== undefined && stored.turn === held.turn && compareVersions(stored, held) === 0) return;
   throw new OperatingError("E_SITE_CONTENDED", "the position was moved by somebody else", { stream });
 }
 

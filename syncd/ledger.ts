@@ -63,19 +63,32 @@ function versionColumns(version: Version): Record<string, Value> {
   return { epoch: String(version.epoch), sequence: String(version.sequence) };
 }
 
-function positionIn(row: Row | undefined): SitePosition | undefined {
+/** A position as it is stored, with the turn of the commit that stored it. */
+export interface StoredPosition extends SitePosition {
+  readonly turn: string;
+}
+
+/**
+ * The mode's column also holds the turn, behind a blank: a text that every commit makes anew. A position alone does not tell that
+ * a server lost its newest commits, because many leave it where it is: fills, repairs, tries of what waited.
+ */
+function positionIn(row: Row | undefined): StoredPosition | undefined {
   if (row === undefined) return undefined;
-  const { mode } = row;
-  return { ...versionOf(row), mode: mode === "fill" || mode === "sweep" ? mode : "tail" };
+  const [mode, turn] = String(row["mode"]).split(" ");
+  return { ...versionOf(row), mode: mode === "fill" || mode === "sweep" ? mode : "tail", turn: turn ?? "" };
+}
+
+function modeColumn(mode: Mode, turn: string): string {
+  return turn === "" ? mode : `${mode} ${turn}`;
 }
 
 /** The stored position; undefined before the first start. */
-export async function readPosition(read: RowReader, stream: string): Promise<SitePosition | undefined> {
+export async function readPosition(read: RowReader, stream: string): Promise<StoredPosition | undefined> {
   return positionIn((await read.select(POSITION_TABLE, { columns: ["stream"], values: [[stream]] }))[0]);
 }
 
 /** The position under a lock: until the transaction ends no other daemon moves it. */
-export async function lockPosition(write: RowWriter, stream: string): Promise<SitePosition | undefined> {
+export async function lockPosition(write: RowWriter, stream: string): Promise<StoredPosition | undefined> {
   return positionIn((await write.lock(POSITION_TABLE, { columns: ["stream"], values: [[stream]] }))[0]);
 }
 
@@ -85,8 +98,8 @@ export async function startPosition(write: RowWriter, stream: string, position: 
 }
 
 /** Moves the position; together with the rows it speaks of, in the caller's transaction. */
-export async function movePosition(write: RowWriter, stream: string, position: SitePosition): Promise<void> {
-  await write.update(POSITION_TABLE, [{ stream, ...versionColumns(position), mode: position.mode }],
+export async function movePosition(write: RowWriter, stream: string, position: SitePosition, turn = ""): Promise<void> {
+  await write.update(POSITION_TABLE, [{ stream, ...versionColumns(position), mode: modeColumn(position.mode, turn) }],
     ["epoch", "sequence", "mode"]);
 }
 

@@ -15,7 +15,8 @@ import type { Rows, RowWriter } from "../../rows/rows.ts";
 import { changeOf, encodeChange } from "../../schemas/change.ts";
 import { canonicalImage, type Row } from "../../schemas/row.ts";
 import { Applier, APPLIER_DEFAULTS, MovedError, type ApplierOptions } from "../../syncd/applier.ts";
-import { LEDGER_TABLES, movePosition, QUARANTINE_TABLE, startPosition, type SitePosition } from "../../syncd/ledger.ts";
+import { LEDGER_TABLES, movePosition, QUARANTINE_TABLE, readPosition,
+  startPosition, type SitePosition } from "../../syncd/ledger.ts";
 import type { Received } from "../../syncd/received.ts";
 import { toy, TOY_REVISION } from "../support/toy-service.ts";
 import { altered } from "../simulation/altered.ts";
@@ -88,7 +89,7 @@ describe("carrying changes into the database", () => {
     await site.carry({ changes: [group(POISON, 1)], unreadable: [] }, at(1), signal);
     assert.equal(await groups(), 0);
     isPicky = false;
-    const next = await applier({}, at(1));
+    const next = await applier({}, present(await rows.snapshot((read) => readPosition(read, "HOLDFAST_TOY")), "it was stored"));
     assert.equal(await groups(), 1);
     assert.equal(next.quarantined, 0);
   });
@@ -102,6 +103,17 @@ describe("carrying changes into the database", () => {
     await assert.rejects(site.verifyPosition(), MovedError);
     await assert.rejects(site.carry({ changes: [group("c", 3)], unreadable: [] }, at(3), signal), MovedError);
     assert.deepEqual(faults.list().map((fault) => fault.code), ["E_SITE_CONTENDED"]);
+  });
+
+  it("notices a lost commit that had left the position where it was", async () => {
+    const site = await applier();
+    await site.carry({ changes: [group("a", 1)], unreadable: [] }, at(1), signal);
+    const before = present(await rows.snapshot((read) => readPosition(read, "HOLDFAST_TOY")), "it was stored");
+    await site.repair([group("a", 1)], signal);
+    await site.verifyPosition();
+    await rows.transaction((write) => movePosition(write, "HOLDFAST_TOY", before, before.turn));
+    await assert.rejects(site.verifyPosition(), MovedError);
+    await assert.rejects(site.carry({ changes: [group("c", 3)], unreadable: [] }, at(3), signal), MovedError);
   });
 
   it("says when too much waits, and applies all of it when the parent comes", async () => {
