@@ -9,7 +9,6 @@ import type { FeedMessage } from "../../feed/feed.ts";
 import { memoryRows, type MemoryTwin } from "../../rows/memory.ts";
 import type { CommitFault, RowChange, RowFault, RowFaults } from "../../rows/memory-store.ts";
 import type { Rows } from "../../rows/rows.ts";
-import { DRIFT_TABLE } from "../../syncd/drift.ts";
 import { HEARD_TABLE } from "../../syncd/heard.ts";
 import { LEDGER_TABLES } from "../../syncd/ledger.ts";
 import { toy, TOY_REVISION } from "../support/toy-service.ts";
@@ -33,7 +32,7 @@ export interface Site {
 }
 
 /** What the product keeps in a site's database for itself. */
-export const LEDGER = [...LEDGER_TABLES, HEARD_TABLE, DRIFT_TABLE];
+export const LEDGER = [...LEDGER_TABLES, HEARD_TABLE];
 
 /** When the product's processes crash by plan: the n-th call of one process's first life. */
 export interface PlannedCrash {
@@ -57,13 +56,14 @@ export class SimulatedCloud {
   readonly trace = new Trace(() => this.clock.monotonicMs());
   readonly weather: Weather;
   readonly stream: MemoryStream;
-  readonly history = new CentreHistory(toy);
+  readonly history = new CentreHistory(toy, () => this.clock.monotonicMs());
   readonly streamOracle: StreamOracle;
   readonly centre: MemoryTwin;
   readonly serviceRows: Rows;
   readonly sites: readonly Site[];
   readonly disks: readonly SimulatedDisk[];
-  readonly leaks: string[] = [];
+  /** What was found wrong by nobody in particular. */
+  readonly wrong: string[] = [];
   /** Kinds that the guard holds, by database: the centre, then the sites. */
   readonly held: readonly Set<string>[];
   readonly #seed: number;
@@ -101,9 +101,10 @@ export class SimulatedCloud {
       observe: (changes, why, by) => {
         this.#noteCommit(by, why, changes, name);
         this.#noteHeld(1 + place, changes);
-        oracle.observe(changes, why === "rewind" ? "rewind" : by === name ? "product" : "hand");
+        oracle.observe(changes, why === "rewind" ? "rewind" : by === name ? "product" : by === "hand" ? "hand" : "setup");
       } });
     const oracle = new SiteOracle({ name, service: toy, history: this.history, fit: (table, row) => rows.fit(table, row),
+      isOrdered: () => this.weather.staleReads === 0 && this.streamOracle.regressions === 0,
       say: (what) => this.trace.note(name, `WRONG: ${what}`) });
     return { rows, oracle, hand: rows.session("hand") };
   }
@@ -177,7 +178,7 @@ export class SimulatedCloud {
       crashAt: crash?.at, crashed: () => this.#buried(who, crash?.downMs ?? 0, 1) });
     const at = who.role === "site" ? present(this.sites[who.place], name).rows : this.centre;
     const rooms: LifeRooms = { fence, random, stream: this.stream, rows: at.session(name, this.#rowFaults(who, random)),
-      sabotage: this.#sabotage, leaked: (where) => void this.leaks.push(`S6: ${name} shows a secret in ${where}`) };
+      sabotage: this.#sabotage, leaked: (where) => void this.wrong.push(`S6: ${name} shows a secret in ${where}`) };
     this.#lives.set(name, this.#built(who, rooms, random));
   }
 
@@ -189,7 +190,8 @@ export class SimulatedCloud {
         return new AuditorLife(rooms, this.weather);
       case "site": {
         const { oracle } = present(this.sites[who.place], "every site has a database");
-        return new SiteLife(rooms, { place: who.place, batchMax: random.next() < 0.3 ? 1 + Math.floor(random.next() * 5) : 20, weather: this.weather,
+        const batchMax = random.next() < 0.3 ? 1 + Math.floor(random.next() * 5) : 20;
+        return new SiteLife(rooms, { place: who.place, batchMax, weather: this.weather,
           begins: () => oracle.restarted(), delivered: (messages: readonly FeedMessage[]) => oracle.deliver(messages) });
       }
     }

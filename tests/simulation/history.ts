@@ -95,9 +95,12 @@ export class CentreHistory {
   readonly #service: Service;
   readonly #states = new Map<string, string[]>();
   readonly #rows = new Map<string, Set<string>>();
+  readonly #changedMs = new Map<string, number>();
+  readonly #nowMs: () => number;
 
-  constructor(service: Service) {
+  constructor(service: Service, nowMs: () => number) {
     this.#service = service;
+    this.#nowMs = nowMs;
     this.mirror = new Mirror(service);
     for (const name of service.tables.keys()) this.#rows.set(name, new Set());
   }
@@ -119,8 +122,18 @@ export class CentreHistory {
       const states = this.#states.get(name) ?? [GONE];
       const now = this.mirror.state(kind, name);
       if (states.at(-1) !== now) states.push(now);
+      this.#changedMs.set(name, this.#nowMs());
       this.#states.set(name, states);
     }
+  }
+
+  /** Live aggregates of a kind that nobody changed for `forMs`, or ever since the run began. */
+  quietFor(kind: string, forMs: number): readonly string[] {
+    const isQuiet = (name: string): boolean => {
+      const changedMs = this.#changedMs.get(name) ?? 0;
+      return changedMs === 0 || changedMs < this.#nowMs() - forMs;
+    };
+    return [...this.mirror.states().keys()].filter((name) => name.startsWith(`${kind}.`) && isQuiet(name));
   }
 
   /** Place of the first state of an aggregate, at or after place `from`, that equals `state`; undefined when there is none. */

@@ -2,7 +2,7 @@
  * The planted bugs, one mistake each, and the seeds within which the simulation must catch them. All are made at ports or with
  * options; what they alter is told in the name.
  */
-import type { Publication, Published } from "../../feed/feed.ts";
+import type { Feed, FeedMessage, Publication, Published } from "../../feed/feed.ts";
 import type { Intent, Journal } from "../../proxy/intent.ts";
 import type { Rows, RowWriter } from "../../rows/rows.ts";
 import type { Table } from "../../schemas/define.ts";
@@ -19,6 +19,8 @@ export interface Mutant {
 
 /** The event path alone: an auditor would put right what these bugs break. */
 const NO_AUDITOR: Partial<Weather> = { auditors: 0 };
+/** What only an auditor's work can show. */
+const AUDITED: Partial<Weather> = { auditors: 1 };
 
 function alteredWrites(rows: Rows, alter: (write: RowWriter) => Partial<RowWriter>): Rows {
   return altered(rows, {
@@ -103,6 +105,99 @@ function notesLate(journal: Journal): Journal {
   });
 }
 
+const HEARTBEAT = ".all._hb";
+const MANIFEST = ".all._manifest";
+
+function readingWithout(feed: Feed, hides: (message: FeedMessage) => boolean): Partial<Feed> {
+  return {
+    last: async (subject) => {
+      const last = await feed.last(subject);
+      return last !== undefined && hides(last) ? undefined : last;
+    },
+    read: async function* (options, signal) {
+      for await (const batch of feed.read(options, signal)) {
+        const left = batch.filter((message) => !hides(message));
+        if (left.length > 0 || batch.length === 0) yield left;
+      }
+    },
+  };
+}
+
+function siteWithout(ending: string): Sabotage["feed"] {
+  return (feed, role) => (role !== "site" ? feed
+    : altered(feed, readingWithout(feed, ({ subject }) => subject.endsWith(ending))));
+}
+
+function rewritten(feed: Feed, rewrite: (message: FeedMessage) => FeedMessage): Partial<Feed> {
+  return {
+    last: async (subject) => {
+      const last = await feed.last(subject);
+      return last === undefined ? undefined : rewrite(last);
+    },
+    read: async function* (options, signal) {
+      for await (const batch of feed.read(options, signal)) yield batch.map(rewrite);
+    },
+  };
+}
+
+/** The site takes every message for one of the first epoch. */
+const ONE_EPOCH: Sabotage["feed"] = (feed, role) => (role !== "site" ? feed : altered(feed, rewritten(feed, (message) => {
+  const { headers, payload, subject } = message;
+  if (!subject.includes("._")) return { ...message, headers: { ...headers, "Hf-Epoch": "1" } };
+  const said = JSON.parse(Buffer.from(payload).toString("utf8")) as { readonly floor: object };
+  return { ...message, payload: Buffer.from(JSON.stringify({ ...said, epoch: 1, floor: { ...said.floor, epoch: 0 } })) };
+})));
+
+/** Images of older epochs count as said in this one: the centre takes every image for one of the newest epoch it published in. */
+const EQUAL_ACROSS_EPOCHS: Sabotage["feed"] = (feed, role) => {
+  if (role === "site") return feed;
+  let newest = "1";
+  const seen = (message: FeedMessage): FeedMessage => ({ ...message, headers: { ...message.headers, "Hf-Epoch": newest } });
+  return altered(feed, { ...rewritten(feed, (message) => (message.subject.includes("._") ? message : seen(message))),
+    publish: (publication: Publication): Promise<Published> => {
+      newest = publication.headers["Hf-Epoch"] ?? newest;
+      return feed.publish(publication);
+    } });
+};
+
+/** The auditor tells nobody which tombstones may be gone. */
+const NO_FLOOR: Sabotage["feed"] = (feed, role) => (role !== "auditor" ? feed : altered(feed, {
+  publish: (publication: Publication): Promise<Published> => {
+    if (!publication.subject.includes("._")) return feed.publish(publication);
+    const said = JSON.parse(Buffer.from(publication.payload).toString("utf8")) as object;
+    const payload = Buffer.from(JSON.stringify({ ...said, floor: { epoch: 0, sequence: 0 } }));
+    return feed.publish({ ...publication, payload });
+  },
+}));
+
+/** What the database no longer has is not called deleted by the auditor: it takes the tombstone for stored. */
+const NO_TOMBSTONES: Sabotage["feed"] = (feed, role) => (role !== "auditor" ? feed : altered(feed, {
+  publish: (publication: Publication): Promise<Published> => (publication.headers["Hf-Deleted"] === "1"
+    ? Promise.resolve({ stored: true, sequence: publication.expected + 1 }) : feed.publish(publication)),
+}));
+
+/** "Publish these again" is never sent. */
+const NEVER_AGAIN: Sabotage["feed"] = (feed, role) => (role !== "site" ? feed : altered(feed, {
+  ask: (subject, question, timeoutMs) => (Buffer.from(question).toString("utf8").includes("\"again\"")
+    ? Promise.resolve(Buffer.from(JSON.stringify({ ok: true, output: { accepted: 1 } })))
+    : feed.ask(subject, question, timeoutMs)),
+}));
+
+/** Rows that are put right are not kept first. */
+const NO_DRIFT_NOTES = atSite((write) => ({
+  insert: async (table, inserted) => {
+    if (table.name !== "holdfast_drift") await write.insert(table, inserted);
+  },
+}));
+
+/** Every row that is written is logged, as somebody might do while looking for something. */
+const LOGS_ROWS: Sabotage["rows"] = (rows, _role, log) => alteredWrites(rows, (write) => ({
+  insert: async (table, inserted) => {
+    log.debug("rows are inserted", { table: table.name, rows: JSON.stringify(inserted) });
+    await write.insert(table, inserted);
+  },
+}));
+
 export const MUTANTS: readonly Mutant[] = [
   { name: "what a delete takes away is not asked before", seedsMax: 400,
     sabotage: { ...SOUND, asksBefore: false, weather: NO_AUDITOR } },
@@ -120,4 +215,17 @@ export const MUTANTS: readonly Mutant[] = [
     sabotage: { ...SOUND, rows: NO_PARENTS, siteChecksReferences: false } },
   { name: "changes that must wait are dropped", seedsMax: 400, sabotage: { ...SOUND, rows: FORGETS_WAITING } },
   { name: "local columns are overwritten", seedsMax: 400, sabotage: { ...SOUND, rows: WRITES_LOCAL } },
+  { name: "heartbeats are not heard", seedsMax: 400, sabotage: { ...SOUND, feed: siteWithout(HEARTBEAT) } },
+  { name: "manifests are not looked at", seedsMax: 400, sabotage: { ...SOUND, feed: siteWithout(MANIFEST) } },
+  { name: "epochs mean nothing to a site", seedsMax: 400, sabotage: { ...SOUND, feed: ONE_EPOCH } },
+  { name: "an image of an older epoch counts as said", seedsMax: 400, sabotage: { ...SOUND, feed: EQUAL_ACROSS_EPOCHS } },
+  { name: "tombstones are collected without raising the floor", seedsMax: 400,
+    sabotage: { ...SOUND, feed: NO_FLOOR, weather: { ...AUDITED, tombstonesKeptMs: 10_000 } } },
+  { name: "the audit ignores what is superfluous", seedsMax: 400, sabotage: { ...SOUND, feed: NO_TOMBSTONES, weather: AUDITED } },
+  { name: "nothing is asked for again", seedsMax: 400, sabotage: { ...SOUND, feed: NEVER_AGAIN, weather: AUDITED } },
+  { name: "rows of a site are not audited", seedsMax: 400, sabotage: { ...SOUND, auditsRows: false, weather: AUDITED } },
+  { name: "drift is overwritten without a note", seedsMax: 400, sabotage: { ...SOUND, rows: NO_DRIFT_NOTES, weather: AUDITED } },
+  { name: "the guard lets everything through", seedsMax: 400, sabotage: { ...SOUND,
+    guard: (options) => ({ ...options, aggregatesMax: 1_000_000 }), weather: { ...AUDITED, tightGuard: true } } },
+  { name: "rows are written to the log", seedsMax: 400, sabotage: { ...SOUND, rows: LOGS_ROWS } },
 ];

@@ -46,7 +46,7 @@ export const AUDIT_MS = 20_000;
 const REREAD_MS = 30_000;
 const ROW_AUDIT_REST_MS = 12_000;
 /** A guard that a run of a few dozen aggregates can meet. */
-const TIGHT_GUARD: GuardOptions = { ...GUARD_DEFAULTS, sharePercentMax: 30, aggregatesMax: 4 };
+export const TIGHT_GUARD: GuardOptions = { ...GUARD_DEFAULTS, sharePercentMax: 30, aggregatesMax: 4 };
 
 /** A site's name, under which it asks and is asked. */
 export function siteName(place: number): string {
@@ -130,9 +130,10 @@ export class ProxyLife implements Life {
     this.feed = connect(rooms, this.#world);
     this.faults = new Faults(this.#world.clock);
     const { sabotage, fence } = rooms;
-    this.capture = new CaptureRoom({ service: toy, scope: SCOPE, rows: sabotage.rows(fence.rows(rooms.rows), "proxy"),
-      feed: sabotage.feed(fence.feed(this.feed), "proxy"), faults: this.faults }, this.#world,
-    sabotage.capture({ ...CAPTURE_DEFAULTS, guard: guardOf(weather, sabotage), eraEveryMs: 5_000 }));
+    const rows = sabotage.rows(fence.rows(rooms.rows), "proxy", this.#world.log);
+    const feed = sabotage.feed(fence.feed(this.feed), "proxy");
+    this.capture = new CaptureRoom({ service: toy, scope: SCOPE, rows, feed, faults: this.faults }, this.#world,
+      sabotage.capture({ ...CAPTURE_DEFAULTS, guard: guardOf(weather, sabotage), eraEveryMs: 5_000 }));
     void this.#start(disk);
   }
 
@@ -228,7 +229,7 @@ export class SiteLife implements Life {
     this.feed = connect(rooms, world);
     this.faults = new Faults(world.clock);
     const feed = watched(sabotage.feed(fence.feed(this.feed), "site"), site);
-    const rows = sabotage.rows(fence.rows(rooms.rows), "site");
+    const rows = sabotage.rows(fence.rows(rooms.rows), "site", world.log);
     const committed = (): void => undefined;
     const followed = { service: toy, scope: SCOPE, site: siteName(place), rows, feed, faults: this.faults, committed };
     this.follower = new Follower(followed, world, { changesMax: batchMax, bytesMax: 1 << 20 }, APPLIER_DEFAULTS,
@@ -260,7 +261,7 @@ export class AuditorLife implements Life {
     const { sabotage, fence } = rooms;
     this.feed = connect(rooms, world);
     this.faults = new Faults(world.clock);
-    this.auditor = new Auditor({ service: toy, scope: SCOPE, rows: sabotage.rows(fence.rows(rooms.rows), "auditor"),
+    this.auditor = new Auditor({ service: toy, scope: SCOPE, rows: sabotage.rows(fence.rows(rooms.rows), "auditor", world.log),
       feed: sabotage.feed(fence.feed(this.feed), "auditor"), faults: this.faults }, world,
     { ...AUDITOR_DEFAULTS, everyMs: AUDIT_MS, heartbeatEveryMs: HEARTBEAT_MS, rereadEveryMs: REREAD_MS,
       tombstonesKeptMs: weather.tombstonesKeptMs,

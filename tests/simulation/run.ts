@@ -92,7 +92,7 @@ class Run {
     // The first site is seeded from a snapshot, the others start empty. What was deleted before it was ever published is only
     // found by a sweep, which waits for an auditor.
     const [first] = this.#cloud.sites;
-    if (this.#plan.weather.auditors > 0 && first !== undefined) await seedRows(this.#cloud.serviceRows, first.hand);
+    if (this.#plan.weather.auditors > 0 && first !== undefined) await seedRows(this.#cloud.serviceRows, first.rows);
     this.#cloud.start();
     for (const step of this.#plan.steps) {
       await clock.pass(step.atMs - clock.monotonicMs());
@@ -107,7 +107,7 @@ class Run {
     const differing = await this.#rest(bugs);
     for (const { oracle } of this.#cloud.sites) oracle.checkAllParents();
     return [...bugs, ...this.#cloud.streamOracle.wrong, ...this.#cloud.sites.flatMap(({ oracle }) => oracle.wrong),
-      ...this.#cloud.leaks, ...differing];
+      ...this.#cloud.wrong, ...differing];
   }
 
   /** Lets the clouds come to rest; what still differs when the time is over. */

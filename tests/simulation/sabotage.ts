@@ -13,7 +13,7 @@ import type { Weather } from "./plan.ts";
 export type Role = "proxy" | "auditor" | "site";
 
 export interface Sabotage {
-  readonly rows: (rows: Rows, role: Role) => Rows;
+  readonly rows: (rows: Rows, role: Role, log: Log) => Rows;
   readonly feed: (feed: Feed, role: Role) => Feed;
   readonly journal: (journal: Journal) => Journal;
   readonly log: (log: Log) => Log;

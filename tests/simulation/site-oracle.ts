@@ -1,14 +1,16 @@
 /**
  * Watches one site's database, commit by commit, and what the stream handed to it: versions never go back (I2), a stored
- * position never skips what was delivered (I3), a version never means two things (I4), no row appears that the centre never had
- * (S3), no child without its parent (S4), local columns stay as they are (S5). Reads rows and messages only.
+ * position never skips what was delivered (I3), a version never means two things (I4), states follow each other as they did at
+ * the centre, so that what was deleted stays deleted (I6), what somebody changed by hand is put right only after it was noted
+ * (I7), no row appears that the centre never had (S3), no child without its parent (S4), local columns stay as they are (S5).
+ * Reads rows and messages only.
  */
 import type { FeedMessage } from "../../feed/feed.ts";
 import type { RowChange } from "../../rows/memory-store.ts";
 import type { Service, Table } from "../../schemas/define.ts";
 import { compareVersions, type Version } from "../../schemas/position.ts";
-import type { Row } from "../../schemas/row.ts";
-import { Mirror, textOf, type CentreHistory } from "./history.ts";
+import type { Row, Value } from "../../schemas/row.ts";
+import { Mirror, stateOf, textOf, type CentreHistory } from "./history.ts";
 
 /** Starts every value that a holder of a unique value is given while its own change is on its way. */
 const PLACEHOLDER = "~vacated~";
@@ -33,6 +35,8 @@ export interface SiteOracleRooms {
   readonly history: CentreHistory;
   /** A row as this site's database can hold it. */
   readonly fit: (table: Table, row: Row) => Row;
+  /** False once reads were stale or the stream lost something: then states may legally come back for a while. */
+  readonly isOrdered: () => boolean;
   /** Told of what is wrong at the moment it is found. */
   readonly say: (what: string) => void;
 }
@@ -45,6 +49,13 @@ export class SiteOracle {
   /** Aggregates' names to the newest version noted as applied, parked or quarantined. */
   readonly #applied = new Map<string, { readonly version: Version; readonly digest: string }>();
   readonly #waiting = new Map<string, Map<string, Version>>([["holdfast_parked", new Map()], ["holdfast_quarantine", new Map()]]);
+  /** Places in the centre's history of the newest state applied. */
+  readonly #places = new Map<string, number>();
+  readonly #drift = new HandMade();
+  #wasRewound = false;
+  /** Aggregates that nobody asked to delete. */
+  readonly #spared = new Set<string>();
+  #sparedLost = 0;
   #delivered: Delivered[] = [];
 
   constructor(rooms: SiteOracleRooms) {
@@ -65,6 +76,19 @@ export class SiteOracle {
     this.#delivered = [];
   }
 
+  /** From now on the product has no reason to delete these. */
+  spare(names: readonly string[]): void {
+    for (const name of names) this.#spared.add(name);
+  }
+
+  /** It may do so again; how many it deleted meanwhile. */
+  spareNoMore(): number {
+    const lost = this.#sparedLost;
+    this.#sparedLost = 0;
+    this.#spared.clear();
+    return lost;
+  }
+
   get name(): string {
     return this.#rooms.name;
   }
@@ -78,11 +102,17 @@ export class SiteOracle {
     return [...this.#waiting.values()].flatMap((notes) => [...notes].filter((note) => !isMoot(note)).map(([name]) => name));
   }
 
-  /** Takes note of one commit; `by` the product, or somebody's hand, or a failover. */
-  observe(changes: readonly RowChange[], by: "product" | "hand" | "rewind"): void {
+  /** Takes note of one commit; `by` the product, somebody's hand, a failover, or whoever set the site up. */
+  observe(changes: readonly RowChange[], by: "product" | "hand" | "rewind" | "setup"): void {
     const own = changes.filter(({ table }) => this.#rooms.service.tables.has(table.name));
     this.mirror.apply(own);
-    if (by === "rewind") this.restarted();
+    if (by === "rewind") {
+      this.restarted();
+      this.#wasRewound = true;
+    }
+    if (by === "hand") for (const change of own) this.#drift.made(change, this.mirror.ownerOf(change.table, rowOf(change))?.name);
+    const silent = by === "product" ? this.#drift.overwritten(changes) : [];
+    for (const name of silent) this.#found(`I7: ${name} was put right without a note`);
     for (const change of changes) {
       if (change.table.name === "holdfast_applied") this.#observeApplied(change, by);
       const waiting = this.#waiting.get(change.table.name);
@@ -109,9 +139,13 @@ export class SiteOracle {
   }
 
   #observeApplied({ before, after }: RowChange, by: string): void {
-    if (before !== undefined && after === undefined) this.#applied.delete(String(before["name"]));
+    if (before !== undefined && after === undefined) {
+      this.#applied.delete(String(before["name"]));
+      this.#places.delete(String(before["name"]));
+    }
     if (after === undefined) return;
     const name = String(after["name"]);
+    if (by === "product") this.#checkOrder(name, after["payload"] ?? null);
     const [version, digest] = [versionOf(after), String(after["digest"])];
     if (before !== undefined && by === "product") {
       const was = versionOf(before);
@@ -126,9 +160,19 @@ export class SiteOracle {
     this.#applied.set(name, { version, digest });
   }
 
+  #checkOrder(name: string, payload: Value): void {
+    if (!this.#rooms.isOrdered() || this.#wasRewound) return;
+    const kind = this.#rooms.service.kinds.get(name.split(".")[0] ?? "");
+    if (kind === undefined) return;
+    const rows = payload === null ? undefined : (JSON.parse(String(payload)) as { rows?: Record<string, readonly Row[]> }).rows;
+    const place = this.#rooms.history.placeOf(name, stateOf(this.#rooms.service, kind, rows), this.#places.get(name) ?? 0);
+    if (place === undefined) this.#found(`I6: ${name} went back to a state that was over, or never was`);
+    else this.#places.set(name, place);
+  }
+
   #observePosition({ before, after }: RowChange, by: string): void {
     if (after === undefined || by !== "product") return void this.restarted();
-    if (after["mode"] === "fill") return void this.restarted();
+    if (String(after["mode"]).startsWith("fill")) return void this.restarted();
     const position = versionOf(after);
     if (before !== undefined && compareVersions(position, versionOf(before)) === 0) return;
     const left: Delivered[] = [];
@@ -148,7 +192,11 @@ export class SiteOracle {
   }
 
   #checkRow({ table, before, after }: RowChange): void {
-    if (after === undefined) return;
+    if (after === undefined) {
+      const owner = before === undefined ? undefined : this.mirror.ownerOf(table, before);
+      if (owner?.kind.root === table.name && this.#spared.delete(owner.name)) this.#sparedLost += 1;
+      return;
+    }
     for (const column of Object.keys(table.local)) {
       if (before !== undefined && before[column] !== after[column]) this.#found(`S5: ${table.name}.${column} was changed`);
     }
@@ -178,6 +226,49 @@ export class SiteOracle {
       }
     }
   }
+}
+
+function rowOf({ before, after }: RowChange): Row {
+  return after ?? before ?? {};
+}
+
+/** Rows that somebody changed by hand, until the product writes them. */
+class HandMade {
+  readonly #rows = new Map<string, { readonly owner: string; readonly text: string | undefined; noted: boolean }>();
+
+  made({ table, before, after }: RowChange, owner: string | undefined): void {
+    const text = (row: Row | undefined): string | undefined => (row === undefined ? undefined : textOf(row, table.sent));
+    if (owner === undefined || text(before) === text(after)) return;
+    this.#rows.set(placeOf(table, after ?? before ?? {}), { owner, text: text(after), noted: false });
+  }
+
+  /** Aggregates of which this commit overwrites such rows, although neither a note nor a newer version accounts for it. */
+  overwritten(changes: readonly RowChange[]): readonly string[] {
+    const newer = new Set<string>();
+    for (const { table, before, after } of changes) {
+      if (table.name === "holdfast_drift" && after !== undefined) this.#note(String(after["name"]));
+      if (table.name !== "holdfast_applied" || after === undefined) continue;
+      if (before === undefined || compareVersions(versionOf(after), versionOf(before)) > 0) newer.add(String(after["name"]));
+    }
+    const silent: string[] = [];
+    for (const change of changes) {
+      const place = placeOf(change.table, rowOf(change));
+      const made = this.#rows.get(place);
+      if (made === undefined) continue;
+      this.#rows.delete(place);
+      const found = change.before === undefined ? undefined : textOf(change.before, change.table.sent);
+      if (found === made.text && !made.noted && !newer.has(made.owner)) silent.push(made.owner);
+    }
+    return silent;
+  }
+
+  #note(name: string): void {
+    for (const made of this.#rows.values()) if (made.owner === name) made.noted = true;
+  }
+}
+
+function placeOf(table: Table, row: Row): string {
+  return `${table.name} ${textOf(row, table.key)}`;
 }
 
 function observeWaiting(notes: Map<string, Version>, { before, after }: RowChange): void {

@@ -47,8 +47,9 @@ describe("the simulated cloud", function () {
     }
     assert(found === undefined, found === undefined ? "" : complaint(found.job.seed, found.answer));
     const seconds = (performance.now() - startedMs) / 1_000;
-    process.stdout.write(`      ${seeds.length} seeds in ${seconds.toFixed(0)} s: ${(seeds.length / seconds).toFixed(1)} seeds/s, ` +
-      `${(events / seeds.length).toFixed(0)} events each; at rest after ${(calmMs / 1_000).toFixed(0)} s of calm at the latest\n`);
+    const figures = [`${seeds.length} seeds in ${seconds.toFixed(0)} s`, `${(seeds.length / seconds).toFixed(1)} seeds/s`,
+      `${(events / seeds.length).toFixed(0)} events each`, `at rest after ${calmMs / 1_000} s of calm at the latest`];
+    process.stdout.write(`      ${figures.join(", ")}\n`);
   });
 
   it("runs the same for the same seed", async () => {

@@ -16,6 +16,7 @@ import { toy } from "../support/toy-service.ts";
 import { LEDGER, type SimulatedCloud, type Site } from "./cloud.ts";
 import { textOf } from "./history.ts";
 import type { Database, Step, Trouble } from "./plan.ts";
+import { TIGHT_GUARD } from "./processes.ts";
 import { SECRET_MARK, SimulatedCall, type Write } from "./service.ts";
 
 /** Rows that somebody changed by hand at a site, and what they were. */
@@ -31,6 +32,8 @@ const table = (name: string): Table => present(toy.tables.get(name), name);
 /** Tables whose rows somebody changes by hand, or empties. */
 const DRIFTING = ["user", "domain", "membership", "grant", "group", "secret"];
 const TRUNCATED = ["user", "membership", "grant", "group"];
+/** An aggregate that was not changed for so long has no look from its own call to come. */
+const QUIET_MS = 35_000;
 
 /** The troubles of one run. */
 export class Troubles {
@@ -38,6 +41,8 @@ export class Troubles {
   readonly #endings = new Set<() => void>();
   readonly #backups = new Map<Database, number>();
   #streamCopy: StreamCopy | undefined;
+  /** When a table was emptied that the guard must protect, until somebody decides about it. */
+  #sparedSinceMs: number | undefined;
   /** Everything that hands did at sites, oldest first. */
   readonly drifts: Drift[] = [];
   /** Put back by a person once the storm is over. */
@@ -62,6 +67,7 @@ export class Troubles {
   /** Every trouble that lasts ends now; a person puts back what was truncated by mistake, where the plan says so. */
   calm(): void {
     for (const end of [...this.#endings]) end();
+    if (this.#missing.length > 0) this.#spareNoMore();
     void this.#byHand(async () => {
       for (const { table: emptied, rows } of this.#missing.splice(0)) await this.#putBack(emptied, rows);
     });
@@ -69,6 +75,7 @@ export class Troubles {
 
   /** A person releases what the guard holds, everywhere. */
   release(): void {
+    this.#spareNoMore();
     for (const [place, kinds] of this.#cloud.held.entries()) {
       for (const kind of kinds) {
         this.#cloud.trace.note("weather", `a person releases ${kind} at ${place === 0 ? "the centre" : `site${place}`}`);
@@ -158,6 +165,7 @@ export class Troubles {
     switch (trouble.do) {
       case "fail over": {
         const rows = this.#databaseOf(trouble.database);
+        if (trouble.database === 0) this.#spareNoMore();
         return rows.rewind(Math.max(this.#cloud.commitsAtStart(trouble.database), rows.commits - trouble.commits));
       }
       case "back up":
@@ -165,6 +173,7 @@ export class Troubles {
         return;
       case "restore backup": {
         const backup = this.#backups.get(trouble.database);
+        if (backup !== undefined && trouble.database === 0) this.#spareNoMore();
         if (backup !== undefined) this.#databaseOf(trouble.database).rewind(backup);
         return;
       }
@@ -202,6 +211,12 @@ export class Troubles {
     const emptied = table(TRUNCATED[pick % TRUNCATED.length] ?? "user");
     const referring = [...toy.tables.values()].filter((each) =>
       each.references.some((reference) => reference.hard && reference.table === emptied.name));
+    const { history, weather, sites, clock } = this.#cloud;
+    const names = history.quietFor(toy.kindOfTable.get(emptied.name)?.name ?? "", QUIET_MS);
+    if (weather.tightGuard && names.length > 2 * TIGHT_GUARD.aggregatesMax) {
+      this.#sparedSinceMs ??= clock.monotonicMs();
+      for (const { oracle } of sites) oracle.spare(names);
+    }
     await this.#cloud.serviceRows.transaction(async (write) => {
       for (const gone of [...referring, emptied]) {
         const rows = await write.page(gone, { limit: 10_000 });
@@ -210,6 +225,20 @@ export class Troubles {
       }
     });
     this.#cloud.trace.note("weather", `${emptied.name} is empty now`);
+  }
+
+  /** Somebody has decided, or the rows may be back: until now few of them may be gone at a site. */
+  #spareNoMore(): void {
+    const { clock, sites, wrong } = this.#cloud;
+    const sinceMs = this.#sparedSinceMs;
+    this.#sparedSinceMs = undefined;
+    for (const { oracle } of sites) {
+      const lost = oracle.spareNoMore();
+      const windows = sinceMs === undefined ? 0 : 1 + Math.floor((clock.monotonicMs() - sinceMs) / TIGHT_GUARD.windowMs);
+      if (lost > windows * TIGHT_GUARD.aggregatesMax) {
+        wrong.push(`the guard let ${lost} aggregates of an emptied table be deleted at ${oracle.name} before anybody said so`);
+      }
+    }
   }
 
   async #putBack(emptied: Table, rows: readonly Row[]): Promise<void> {
