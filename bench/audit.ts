@@ -12,6 +12,7 @@ import { systemClock } from "../core/clock.ts";
 import { heartbeatSubject, manifestSubject, SCOPE_ALL } from "../feed/subjects.ts";
 import { residentBytes } from "../lab/proc.ts";
 import { ENGINES, type EngineName } from "../lab/options.ts";
+import { until } from "../lab/waiting.ts";
 import { AUDIT, Fleet, PATIENT } from "../tests/support/fleet.ts";
 import { clones } from "../tests/support/fleet-backlog.ts";
 import { markdownOf, type Figures, type Table } from "./figures.ts";
@@ -22,13 +23,15 @@ const DIFFERING = [10, 10_000];
 /** The default cycle, for what a site reads when nothing is wrong. */
 const CYCLE_S = 600;
 const CLONES_AT_ONCE = 50_000;
+/** Longest until a started daemon has audited; a million aggregates take minutes. */
+const FIRST_AUDIT_MS = 1_800_000;
 const HEARTBEAT_S = 15;
 const MEBIBYTE = 1024 * 1024;
 /** Clock ticks in /proc are hundredths of a second on every Linux architecture (USER_HZ, proc(5)). */
 const TICKS_PER_S = 100;
 /** Audits only when asked; nothing is held: ten thousand of ten thousand rewrites are what is measured. */
 const DAY_MS = 86_400_000;
-const SETUP = { ...PATIENT, audited: { guard: { sharePercentMax: 100 },
+const SETUP = { ...PATIENT, audited: { guard: { sharePercentMax: 100, windowMs: 0 },
   audit: { ...AUDIT, everyMs: DAY_MS, heartbeatEveryMs: 60_000, rereadEveryMs: DAY_MS } } };
 
 /** Seconds that a process has worked, with its children that have ended. proc(5): fields 14 to 17 of /proc/[pid]/stat. */
@@ -51,7 +54,27 @@ async function measured(fleet: Fleet, engine: EngineName, work: () => Promise<un
     "database CPU s": serverSeconds(fleet, engine) - server, "daemon MiB": residentBytes(pid) / MEBIBYTE };
 }
 
-const audit = (fleet: Fleet): Promise<unknown> => fleet.auditor.operate("audit", { now: true });
+/** One audit; fails when it did not find just what was changed, or something was held. */
+async function audit(fleet: Fleet, stale: number): Promise<void> {
+  const reports = await fleet.auditor.operate("audit", { now: true });
+  const [{ differences, held }] = reports as [{ readonly differences: { readonly stale: number }; readonly held: number }];
+  if (differences.stale !== stale || held !== 0) throw new Error(`${stale} should differ: ${JSON.stringify(reports)}`);
+}
+
+/** From the start of the daemon until it has read the stream, and until its first audit has ended. */
+async function started(fleet: Fleet, note: (what: string, figures: Figures) => void): Promise<void> {
+  const startMs = systemClock.monotonicMs();
+  await fleet.auditor.start(FIRST_AUDIT_MS);
+  const pid = present(fleet.auditor.pid, "the auditor runs");
+  const soFar = (): Figures => ({ "took s": (systemClock.monotonicMs() - startMs) / 1000, "daemon CPU s": workedSeconds(pid),
+    "daemon MiB": residentBytes(pid) / MEBIBYTE });
+  note("start, until the stream is read", soFar());
+  await until({ what: "the first audit", withinMs: FIRST_AUDIT_MS, log: fleet.folder }, async () => {
+    const { services } = await fleet.auditor.status();
+    return (services as readonly { readonly lastAudit?: unknown }[])[0]?.lastAudit !== undefined;
+  });
+  note("start, until the first audit is over", soFar());
+}
 
 /** Changes `count` users by one statement. */
 function change(fleet: Fleet, engine: EngineName, count: number, turn: string): Promise<string> {
@@ -91,18 +114,13 @@ async function measure(engine: EngineName, say: (line: string) => void): Promise
         await fleet.sql("centre", clones(engine, `size-${size}-${part}`, count));
         made += count;
       }
-      note(size, "new users are published", await measured(fleet, engine, () => audit(fleet)));
+      note(size, "new users are published", await measured(fleet, engine, () => audit(fleet, 0)));
       await fleet.auditor.end("SIGTERM");
-      const startMs = systemClock.monotonicMs();
-      await fleet.auditor.start();
-      await audit(fleet);
-      const pid = present(fleet.auditor.pid, "the auditor runs");
-      note(size, "start, reading the stream, first audit", { "took s": (systemClock.monotonicMs() - startMs) / 1000,
-        "daemon CPU s": workedSeconds(pid), "daemon MiB": residentBytes(pid) / MEBIBYTE });
-      note(size, "nothing differs", await measured(fleet, engine, () => audit(fleet)));
+      await started(fleet, (what, figures) => note(size, what, figures));
+      note(size, "nothing differs", await measured(fleet, engine, () => audit(fleet, 0)));
       for (const count of DIFFERING) {
         await change(fleet, engine, count, `turn-${size}-${count}`);
-        note(size, `${count} differ`, await measured(fleet, engine, () => audit(fleet)));
+        note(size, `${count} differ`, await measured(fleet, engine, () => audit(fleet, count)));
       }
       note(size, "said to every site", await wordOf(fleet));
     }

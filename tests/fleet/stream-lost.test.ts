@@ -75,7 +75,7 @@ describe("a centre on postgres and a site on mariadb whose stream is lost", func
     }
   });
 
-  it("are equal after the store's disk was full, and say that it is", async function () {
+  it("are equal after the store's disk was full and the server was started again", async function () {
     for (const fleet of opened) {
       const small = await SmallStore.move(fleet, SMALL_MEBIBYTES);
       if (small === undefined) missing(this, "this machine does not allow a small tmpfs");
@@ -97,7 +97,7 @@ describe("a centre on postgres and a site on mariadb whose stream is lost", func
     }
   });
 
-  it(`are equal after the server was killed ${KILLS} times under 64 writers and lost what it acknowledged`, async function () {
+  it(`are equal after the server was killed ${KILLS} times under 64 writers, whatever it lost`, async function () {
     this.timeout(TEST_MS + KILLS * KILL_MS);
     for (const fleet of opened) {
       const kills = await killNats(fleet, KILLS, WRITTEN_USERS, 24);

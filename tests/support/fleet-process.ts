@@ -27,8 +27,8 @@ export interface End {
 /** Longest until a started process is alive, and ready; a busy machine is not a broken one. */
 const READY_MS = 60_000;
 
-/** Longest silence of an operation; a comparison of everything takes seconds. */
-const OPERATION_MS = 120_000;
+/** Longest silence of an operation; a comparison of a million aggregates takes minutes. */
+const OPERATION_MS = 1_800_000;
 
 /** POST /operations/<name>: lines of progress, then one with the output or the refusal. */
 function operateAt(admin: string, name: string, input: object): Promise<unknown> {
@@ -112,14 +112,14 @@ export class FleetProcess {
   }
 
   /** Begins a life and waits until it says that it is ready. */
-  async start(): Promise<void> {
+  async start(withinMs = READY_MS): Promise<void> {
     this.spawn();
-    await this.ready();
+    await this.ready(withinMs);
   }
 
-  ready(): Promise<void> {
+  ready(withinMs = READY_MS): Promise<void> {
     const hopeless = (): string | undefined => (this.isRunning ? undefined : `${this.plan.name} has ended`);
-    return until({ what: `the readiness of ${this.plan.name}`, withinMs: READY_MS, log: this.plan.log, hopeless },
+    return until({ what: `the readiness of ${this.plan.name}`, withinMs, log: this.plan.log, hopeless },
       () => answersOk(`${this.plan.admin}/readyz`));
   }
 
