@@ -27,7 +27,7 @@ const LAYERS = [
   { name: "types", program: ["tsc", "--noEmit"], limitMs: 4 * MINUTE_MS },
   { name: "lint", program: ["eslint", "."], limitMs: 4 * MINUTE_MS },
   { name: "tidy", tests: "tests/tidy.test.ts", limitMs: 2 * MINUTE_MS },
-  { name: "unit", tests: "tests/unit", limitMs: 4 * MINUTE_MS },
+  { name: "unit", tests: "tests/unit", limitMs: 6 * MINUTE_MS },
   { name: "property", tests: "tests/property", limitMs: 5 * MINUTE_MS },
   { name: "simulation", tests: "tests/simulation", limitMs: 12 * MINUTE_MS },
   { name: "wire", tests: "tests/wire", limitMs: 2 * MINUTE_MS },

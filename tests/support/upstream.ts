@@ -180,6 +180,7 @@ export async function startProxy(setting: ProxySetting = {}): Promise<ProxyUnder
   const forward = forwarderTo({ ...UPSTREAM_DEFAULTS, url: `http://127.0.0.1:${upstreamPort}`, errorShape, keepAlive: false,
     chunkedRequests: false, ...setting.profile }, world);
   const relayed: Relayed[] = [];
+  const clients: RawConnection[] = [];
   const wake: (() => void)[] = [];
   let taken = 0;
   const handle = async (exchange: Exchange): Promise<void> => {
@@ -193,7 +194,11 @@ export async function startProxy(setting: ProxySetting = {}): Promise<ProxyUnder
   const port = server.address()?.port ?? 0;
   return {
     upstream, server, forward, port, relayed,
-    client: () => rawClient(port),
+    async client() {
+      const client = await rawClient(port);
+      clients.push(client);
+      return client;
+    },
     async outcome() {
       const deadline = systemClock.monotonicMs() + DEADLINE_MS;
       while (relayed.length <= taken) {
@@ -215,6 +220,8 @@ export async function startProxy(setting: ProxySetting = {}): Promise<ProxyUnder
     async close() {
       await forward.close();
       await upstream.close();
+      // A draining server waits a moment for idle clients, on a clock that may stand still here.
+      for (const { socket } of clients) socket.destroy();
       await server.stop();
     },
   };
