@@ -66,6 +66,8 @@ export class SimulatedCloud {
   readonly wrong: string[] = [];
   /** Kinds that the guard holds, by database: the centre, then the sites. */
   readonly held: readonly Set<string>[];
+  /** Nothing is lost on its way without a word, and no database shows an older state: then nothing may go by mistake. */
+  readonly #isTruthful: boolean;
   readonly #seed: number;
   readonly #sabotage: Sabotage;
   readonly #lives = new Map<string, Life>();
@@ -74,8 +76,9 @@ export class SimulatedCloud {
   readonly #commitsAtStart = new Map<number, number>();
   stormy = true;
 
-  constructor(plan: Pick<Plan, "seed" | "weather">, sabotage: Sabotage, plannedCrash?: PlannedCrash) {
+  constructor(plan: Plan, sabotage: Sabotage, plannedCrash?: PlannedCrash) {
     this.#seed = plan.seed;
+    this.#isTruthful = plan.weather.staleReads === 0 && plan.steps.every((step) => step.do !== "lose deliveries");
     this.weather = plan.weather;
     this.#sabotage = sabotage;
     this.#plannedCrash = plannedCrash;
@@ -104,6 +107,7 @@ export class SimulatedCloud {
         oracle.observe(changes, why === "rewind" ? "rewind" : by === name ? "product" : by === "hand" ? "hand" : "setup");
       } });
     const oracle = new SiteOracle({ name, service: toy, history: this.history, fit: (table, row) => rows.fit(table, row),
+      isTruthful: this.#isTruthful,
       isOrdered: () => this.weather.staleReads === 0 && this.streamOracle.regressions === 0,
       say: (what) => this.trace.note(name, `WRONG: ${what}`) });
     return { rows, oracle, hand: rows.session("hand") };
@@ -178,7 +182,8 @@ export class SimulatedCloud {
       crashAt: crash?.at, crashed: () => this.#buried(who, crash?.downMs ?? 0, 1) });
     const at = who.role === "site" ? present(this.sites[who.place], name).rows : this.centre;
     const rooms: LifeRooms = { fence, random, stream: this.stream, rows: at.session(name, this.#rowFaults(who, random)),
-      sabotage: this.#sabotage, leaked: (where) => void this.wrong.push(`S6: ${name} shows a secret in ${where}`) };
+      sabotage: this.#sabotage, purging: (subject, sequence) => this.streamOracle.purging(subject, sequence),
+      leaked: (where) => void this.wrong.push(`S6: ${name} shows a secret in ${where}`) };
     this.#lives.set(name, this.#built(who, rooms, random));
   }
 

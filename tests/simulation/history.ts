@@ -142,6 +142,13 @@ export class CentreHistory {
     return place === -1 ? undefined : place;
   }
 
+  /** Has the centre had this aggregate, and never been without it since it first had it? */
+  neverDeleted(name: string): boolean {
+    const states = this.#states.get(name) ?? [GONE];
+    const made = states.findIndex((state) => state !== GONE);
+    return made !== -1 && !states.includes(GONE, made);
+  }
+
   /** Was there ever a row of these values? `fit` is how a site's database can hold a value. */
   hadRow(table: Table, row: Row, fit: (row: Row) => Row): boolean {
     const ever = this.#rows.get(table.name);

@@ -143,7 +143,7 @@ function rewritten(feed: Feed, rewrite: (message: FeedMessage) => FeedMessage): 
 /** The site takes every message for one of the first epoch. */
 const ONE_EPOCH: Sabotage["feed"] = (feed, role) => (role !== "site" ? feed : altered(feed, rewritten(feed, (message) => {
   const { headers, payload, subject } = message;
-  if (!subject.includes("._")) return { ...message, headers: { ...headers, "Hf-Epoch": "1" } };
+  if (!subject.includes("._") || payload.byteLength === 0) return { ...message, headers: { ...headers, "Hf-Epoch": "1" } };
   const said = JSON.parse(Buffer.from(payload).toString("utf8")) as { readonly floor: object };
   return { ...message, payload: Buffer.from(JSON.stringify({ ...said, epoch: 1, floor: { ...said.floor, epoch: 0 } })) };
 })));
@@ -167,6 +167,15 @@ const NO_FLOOR: Sabotage["feed"] = (feed, role) => (role !== "auditor" ? feed : 
     const said = JSON.parse(Buffer.from(publication.payload).toString("utf8")) as object;
     const payload = Buffer.from(JSON.stringify({ ...said, floor: { epoch: 0, sequence: 0 } }));
     return feed.publish({ ...publication, payload });
+  },
+}));
+
+/** The auditor says that a new stream is filled before it is. */
+const FILLED_TOO_EARLY: Sabotage["feed"] = (feed, role) => (role !== "auditor" ? feed : altered(feed, {
+  publish: (publication: Publication): Promise<Published> => {
+    if (!publication.subject.endsWith(HEARTBEAT)) return feed.publish(publication);
+    const said = JSON.parse(Buffer.from(publication.payload).toString("utf8")) as object;
+    return feed.publish({ ...publication, payload: Buffer.from(JSON.stringify({ ...said, filled: true })) });
   },
 }));
 
@@ -221,6 +230,8 @@ export const MUTANTS: readonly Mutant[] = [
   { name: "an image of an older epoch counts as said", seedsMax: 400, sabotage: { ...SOUND, feed: EQUAL_ACROSS_EPOCHS } },
   { name: "tombstones are collected without raising the floor", seedsMax: 400,
     sabotage: { ...SOUND, feed: NO_FLOOR, weather: { ...AUDITED, tombstonesKeptMs: 10_000 } } },
+  { name: "a new stream counts as filled before it is", seedsMax: 400,
+    sabotage: { ...SOUND, feed: FILLED_TOO_EARLY, weather: AUDITED } },
   { name: "the audit ignores what is superfluous", seedsMax: 400, sabotage: { ...SOUND, feed: NO_TOMBSTONES, weather: AUDITED } },
   { name: "nothing is asked for again", seedsMax: 400, sabotage: { ...SOUND, feed: NEVER_AGAIN, weather: AUDITED } },
   { name: "rows of a site are not audited", seedsMax: 400, sabotage: { ...SOUND, auditsRows: false, weather: AUDITED } },

@@ -31,8 +31,8 @@ export class SeedPool {
   }
 
   /** The first of `jobs`, in their order, with which something is wrong; how many were run. */
-  async firstWrong(jobs: readonly Job[], done: (answer: Answer) => void = () => undefined):
-  Promise<{ readonly job: Job; readonly answer: Answer } | undefined> {
+  async firstWrong<J extends Job>(jobs: readonly J[], done: (answer: Answer) => void = () => undefined):
+  Promise<{ readonly job: J; readonly answer: Answer } | undefined> {
     let first: { readonly place: number; readonly answer: Answer } | undefined;
     let next = 0;
     const lane = async (): Promise<void> => {
@@ -57,7 +57,7 @@ export class SeedPool {
 /** A worker that ends before it answers fails the job: the reason is on its standard error. */
 function answerOf(worker: ChildProcess, job: Job): Promise<Answer> {
   return new Promise((resolve, reject) => {
-    const ended = (code: number | null): void => reject(new Error(`the process of seed ${job.seed} ended with ${code}`));
+    const ended = (code: number | null): void => reject(new Error(`the process of ${JSON.stringify(job)} ended with ${code}`));
     worker.once("exit", ended);
     worker.once("message", (answer) => {
       worker.off("exit", ended);

@@ -67,6 +67,8 @@ export interface LifeRooms {
   readonly sabotage: Sabotage;
   /** Told when a log line or a fault shows what it must not. */
   readonly leaked: (where: string) => void;
+  /** Told before a subject is purged. */
+  readonly purging: (subject: string, sequence: number) => void;
 }
 
 /** One life of a process. */
@@ -261,10 +263,15 @@ export class AuditorLife implements Life {
     const { sabotage, fence } = rooms;
     this.feed = connect(rooms, world);
     this.faults = new Faults(world.clock);
-    this.auditor = new Auditor({ service: toy, scope: SCOPE, rows: sabotage.rows(fence.rows(rooms.rows), "auditor", world.log),
-      feed: sabotage.feed(fence.feed(this.feed), "auditor"), faults: this.faults }, world,
-    { ...AUDITOR_DEFAULTS, everyMs: AUDIT_MS, heartbeatEveryMs: HEARTBEAT_MS, rereadEveryMs: REREAD_MS,
-      tombstonesKeptMs: weather.tombstonesKeptMs,
+    const fenced = fence.feed(this.feed);
+    const told = altered(fenced, { purge: (subject, sequence) => {
+      rooms.purging(subject, sequence);
+      return fenced.purge(subject, sequence);
+    } });
+    const rows = sabotage.rows(fence.rows(rooms.rows), "auditor", world.log);
+    const feed = sabotage.feed(told, "auditor");
+    this.auditor = new Auditor({ service: toy, scope: SCOPE, rows, feed, faults: this.faults }, world, { ...AUDITOR_DEFAULTS,
+      everyMs: AUDIT_MS, heartbeatEveryMs: HEARTBEAT_MS, rereadEveryMs: REREAD_MS, tombstonesKeptMs: weather.tombstonesKeptMs,
       capture: sabotage.capture({ ...AUDITOR_DEFAULTS.capture, guard: guardOf(weather, sabotage), eraEveryMs: 5_000 }) });
     void this.auditor.start();
   }

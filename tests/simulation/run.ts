@@ -141,6 +141,9 @@ class Run {
     const { history, streamOracle, sites } = this.#cloud;
     const centre = history.mirror.states();
     const differing = [...unequal("the stream", centre, streamOracle.states())];
+    if (this.#plan.weather.auditors > 0) {
+      differing.push(...streamOracle.unsaid().map((name) => `A3: ${name} was not said again in this epoch`));
+    }
     for (const [place, site] of sites.entries()) {
       const lostLedger = this.#plan.steps.some((step) => step.do === "lose ledger" && step.site === place);
       differing.push(...unequalRows(site, history.mirror, lostLedger));

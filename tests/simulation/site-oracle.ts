@@ -2,8 +2,8 @@
  * Watches one site's database, commit by commit, and what the stream handed to it: versions never go back (I2), a stored
  * position never skips what was delivered (I3), a version never means two things (I4), states follow each other as they did at
  * the centre, so that what was deleted stays deleted (I6), what somebody changed by hand is put right only after it was noted
- * (I7), no row appears that the centre never had (S3), no child without its parent (S4), local columns stay as they are (S5).
- * Reads rows and messages only.
+ * (I7), no row appears that the centre never had (S3), no child without its parent (S4), local columns stay as they are (S5), and
+ * nothing goes that the centre never deleted (S7). Reads rows and messages only.
  */
 import type { FeedMessage } from "../../feed/feed.ts";
 import type { RowChange } from "../../rows/memory-store.ts";
@@ -35,6 +35,8 @@ export interface SiteOracleRooms {
   readonly history: CentreHistory;
   /** A row as this site's database can hold it. */
   readonly fit: (table: Table, row: Row) => Row;
+  /** Nothing is lost on its way without a word, and the centre's database shows nobody an older state. */
+  readonly isTruthful: boolean;
   /** False once reads were stale or the stream lost something: then states may legally come back for a while. */
   readonly isOrdered: () => boolean;
   /** Told of what is wrong at the moment it is found. */
@@ -194,7 +196,11 @@ export class SiteOracle {
   #checkRow({ table, before, after }: RowChange): void {
     if (after === undefined) {
       const owner = before === undefined ? undefined : this.mirror.ownerOf(table, before);
-      if (owner?.kind.root === table.name && this.#spared.delete(owner.name)) this.#sparedLost += 1;
+      if (owner?.kind.root !== table.name) return;
+      if (this.#spared.delete(owner.name)) this.#sparedLost += 1;
+      if (this.#rooms.isTruthful && this.#rooms.history.neverDeleted(owner.name)) {
+        this.#found(`S7: ${owner.name} was deleted, which the centre never did`);
+      }
       return;
     }
     for (const column of Object.keys(table.local)) {

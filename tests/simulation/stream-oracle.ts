@@ -1,11 +1,14 @@
 /**
  * Watches the stream itself: the images of a subject never contradict the order of the states that the centre's database had
- * (I1), and no image shows a state that never was. After the stream lost something, what is left counts from there.
+ * (I1), no image shows a state that never was, and no tombstone is collected before everybody could know (A6). After the stream
+ * lost something, what is left counts from there.
  */
 import { present } from "../../core/assert.ts";
 import type { FeedMessage } from "../../feed/feed.ts";
 import type { MemoryStream } from "../../feed/memory-stream.ts";
 import type { Service } from "../../schemas/define.ts";
+import { decodeHeartbeat } from "../../schemas/manifest.ts";
+import { compareVersions, type Version } from "../../schemas/position.ts";
 import type { Row } from "../../schemas/row.ts";
 import { GONE, stateOf, type CentreHistory } from "./history.ts";
 
@@ -30,6 +33,9 @@ export class StreamOracle {
   /** Rises whenever the stream lost or forgot something: orders seen before mean nothing after. */
   regressions = 0;
   #seen = 0;
+  /** The highest floor and the highest epoch that any heartbeat said. */
+  #floor: Version = { epoch: 0, sequence: 0 };
+  #epoch = 0;
 
   constructor(service: Service, stream: MemoryStream, history: CentreHistory, readsMayBeStale: boolean) {
     this.#service = service;
@@ -49,11 +55,40 @@ export class StreamOracle {
     return states;
   }
 
+  /** Live aggregates whose image is of an older epoch than the auditor's: its sequence means nothing to whoever compares it. */
+  unsaid(): readonly string[] {
+    return [...this.#stream.above(0, ">")].flatMap((message) => {
+      const said = saidBy(this.#service, message);
+      return said !== undefined && said.state !== GONE && Number(message.headers["Hf-Epoch"]) < this.#epoch ? [said.name] : [];
+    });
+  }
+
+  /** Somebody is about to purge a subject. */
+  purging(subject: string, sequence: number): void {
+    const message = this.#stream.last(subject);
+    if (message === undefined || message.sequence > sequence) return;
+    const version = { epoch: Number(message.headers["Hf-Epoch"]), sequence: message.sequence };
+    if (message.headers["Hf-Deleted"] !== "1") this.wrong.push(`A6: the live image of ${subject} is purged`);
+    else if (compareVersions(this.#floor, version) < 0) {
+      this.wrong.push(`A6: the tombstone of ${subject} is purged above the floor`);
+    }
+  }
+
+  #hear(message: FeedMessage): void {
+    if (!message.subject.endsWith("._hb")) return;
+    const { epoch, floor } = decodeHeartbeat(message.subject, message.payload);
+    this.#epoch = Math.max(this.#epoch, epoch);
+    if (compareVersions(floor, this.#floor) > 0) this.#floor = floor;
+  }
+
   #look(): void {
     for (const message of this.#stream.above(this.#seen, ">")) {
       this.#seen = message.sequence;
       const said = saidBy(this.#service, message);
-      if (said === undefined) continue;
+      if (said === undefined) {
+        this.#hear(message);
+        continue;
+      }
       const from = this.#readsMayBeStale ? 0 : (this.#floors.get(said.name) ?? 0);
       const place = this.#history.placeOf(said.name, said.state, from);
       if (place === undefined) {
