@@ -7,8 +7,10 @@
 import assert from "node:assert/strict";
 import { appendFileSync, readFileSync } from "node:fs";
 import { MUTANTS } from "./mutants.ts";
+import { planOf } from "./plan.ts";
 import { SeedPool } from "./pool.ts";
 import { runSeed } from "./run.ts";
+import { shrink } from "./shrink.ts";
 import type { Answer } from "./worker.ts";
 
 const SEEDS = Number(process.env["HOLDFAST_SEEDS"] ?? "2000");
@@ -25,7 +27,7 @@ function seedsToRun(): readonly number[] {
 
 function complaint(seed: number, { wrong, lines }: Answer): string {
   return [`seed ${seed}:`, ...wrong, "the end of its trace:", ...lines,
-    `replay with HOLDFAST_SEED=${seed} npx mocha tests/simulation/sync.test.ts (all steps: HOLDFAST_TRACE=1)`].join("\n");
+    `replay with HOLDFAST_SEED=${seed} npx mocha tests/simulation/sync.test.ts (every step: HOLDFAST_TRACE=1; fewer faults: HOLDFAST_SHRINK=1)`].join("\n");
 }
 
 describe("the simulated cloud", function () {
@@ -44,6 +46,9 @@ describe("the simulated cloud", function () {
     });
     if (found !== undefined && process.env["HOLDFAST_KEEP_FAILURES"] !== undefined) {
       appendFileSync(REGRESSIONS_FILE, `${found.job.seed} ${found.answer.wrong[0] ?? ""}\n`);
+    }
+    if (found !== undefined && process.env["HOLDFAST_SHRINK"] !== undefined) {
+      process.stdout.write(`${(await shrink(planOf(found.job.seed))).join("\n")}\n`);
     }
     assert(found === undefined, found === undefined ? "" : complaint(found.job.seed, found.answer));
     const seconds = (performance.now() - startedMs) / 1_000;
