@@ -4,9 +4,11 @@
  *
  * An absence counts only when the centre has said that the whole database is on the stream (a heartbeat with `filled` in the
  * position's epoch), the name was in none of the headers read from 0 to the end, and the subject, asked by itself afterwards,
- * has no message. The headers are read by the sweep itself and not remembered from the fill, so that a sweep that is due
- * survives a crash: only its being due is stored (mode "sweep"). A change that waits or is quarantined and is not on the stream
- * any more is forgotten by the same proof: it would come back to life when what it waits for appears.
+ * has no message; and all of this twice, with another heartbeat of that epoch between: a stream that has just lost its end lacks
+ * what is alive, and the auditor says nothing more in an epoch that it found to be over. The headers are read by the sweep itself
+ * and not remembered from the fill, so that a sweep that is due survives a crash: only its being due is stored (mode "sweep"). A
+ * change that waits or is quarantined and is not on the stream any more is forgotten by the same proof: it would come back to
+ * life when what it waits for appears.
  *
  * Bounds: 16 bytes a name on the stream (names-seen.ts), SURPLUS_MAX aggregates removed in one go, LANES questions at a time.
  * Not here: when it is due (upkeep.ts), the judgement whether it is too much (capture/guard.ts).
@@ -29,13 +31,25 @@ const LANES = 32;
 const READ_MESSAGES_MAX = 1_000;
 const READ_BYTES_MAX = 1 << 20;
 
+/**
+ * "held": a person has to decide about some of it. "more": there is more than one sweep takes. "unproven": some of it was not
+ * found absent before, and nothing was removed.
+ */
+export type SweepOutcome = "done" | "held" | "more" | "interrupted" | "unproven";
+
+/** What an earlier sweep found absent. */
+export interface Absences {
+  /** Told of every name that is absent now. */
+  note(name: string): void;
+  /** True when it was absent at an earlier heartbeat, too. */
+  isProven(name: string): boolean;
+}
+
 export interface SweepRooms extends AdmissionRooms {
   readonly scope: string;
   readonly feed: Feed;
+  readonly absences: Absences;
 }
-
-/** "held": a person has to decide about some of it. "more": there is more than one sweep takes. */
-export type SweepOutcome = "done" | "held" | "more" | "interrupted";
 
 interface Seen {
   readonly names: NamesSeen;
@@ -56,6 +70,9 @@ export async function sweepSite(rooms: SweepRooms, world: World, applier: Applie
   const unseenWaiting = [...applier.waitingNames()].filter((name) => !seen.names.has(hashOfName(name)));
   const waiting = await absentOf(rooms, unseenWaiting, (name) => name);
   if (signal.aborted) return "interrupted";
+  const absent = [...surplus.map(({ name }) => name), ...waiting];
+  for (const name of absent) rooms.absences.note(name);
+  if (!absent.every((name) => rooms.absences.isProven(name))) return "unproven";
   await applier.tally.ensure(rooms.rows);
   for (const { name } of surplus) intents.add(name, "deletes");
   const held = await heldKinds(rooms, intents, { cause: "sweep", live: (kind) => applier.tally.liveOf(kind), complete: true,
@@ -75,7 +92,7 @@ export async function sweepSite(rooms: SweepRooms, world: World, applier: Applie
 }
 
 /** Those of `items` whose subject has no message. */
-async function absentOf<T>({ service, scope, feed }: SweepRooms, items: readonly T[],
+async function absentOf<T>({ service, scope, feed }: Omit<SweepRooms, "absences">, items: readonly T[],
   nameOf: (item: T) => string): Promise<readonly T[]> {
   const prefix = subjectPrefix(service.name, scope);
   const messages = await inLanes(items, LANES, (item) => feed.last(`${prefix}.${nameOf(item)}`));

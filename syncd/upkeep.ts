@@ -3,6 +3,8 @@
  * manifest asks for. Neither ever stops the tail: what could not be done is logged and done later, the sweep after a pause, the
  * check with the next manifest.
  *
+ * A sweep that finds something absent for the first time removes nothing: the next heartbeat brings another one.
+ *
  * Bounds: a sweep that was held or failed is tried again after sweepAgainMs at the earliest, or when it is asked for.
  */
 import { isOperating } from "../core/errors.ts";
@@ -27,6 +29,10 @@ export class Upkeep {
   readonly #options: UpkeepOptions;
   readonly #check: ManifestCheck;
   #sweepFromMs = 0;
+  /** What the last sweep found absent, and the heartbeat that it began after. */
+  #absent: { readonly epoch: number; readonly n: number; readonly names: ReadonlySet<string> } | undefined;
+  /** True until a heartbeat has come since a sweep that proved nothing yet. */
+  #isWaiting = false;
 
   constructor(rooms: CheckRooms, world: World, options: UpkeepOptions) {
     this.#rooms = rooms;
@@ -48,10 +54,18 @@ export class Upkeep {
     const { position } = applier;
     if (position.mode !== "sweep" || newest?.filled !== true || newest.epoch !== position.epoch) return;
     if (this.#world.clock.monotonicMs() < this.#sweepFromMs) return;
+    const before = this.#absent;
+    const isLater = before !== undefined && before.epoch === newest.epoch && newest.n > before.n;
+    if (this.#isWaiting && before?.epoch === newest.epoch && !isLater) return;
     this.#sweepFromMs = this.#world.clock.monotonicMs() + this.#options.sweepAgainMs;
+    const names = new Set<string>();
+    const absences = { note: (name: string): void => void names.add(name),
+      isProven: (name: string): boolean => isLater && before.names.has(name) };
     const outcome = await this.#unlessAway<SweepOutcome>("a sweep", () =>
-      sweepSite(this.#rooms, this.#world, applier, this.#options.changesMax, signal));
-    if (outcome === "more") this.hastenSweep();
+      sweepSite({ ...this.#rooms, absences }, this.#world, applier, this.#options.changesMax, signal));
+    this.#isWaiting = outcome === "unproven";
+    if (this.#isWaiting) this.#absent = { epoch: newest.epoch, n: newest.n, names };
+    if (outcome === "more" || outcome === "unproven") this.hastenSweep();
     if (outcome !== "done") return;
     const tail: SitePosition = { ...applier.position, mode: "tail" };
     await applier.carry({ changes: [], unreadable: [] }, tail, signal);

@@ -43,6 +43,14 @@ describe("a site whose stream is not the one it read", () => {
     await centre.beat();
   });
 
+  /** Two heartbeats: what is absent at both of them is gone. */
+  const beatTwice = async (): Promise<void> => {
+    await centre.beat();
+    await clock.pass(QUIET_MS);
+    await centre.beat();
+    await clock.pass(SOON_MS);
+  };
+
   for (const startBeyondEnd of ["clip", "wait"] as const) {
     it(`reads it anew when its end was lost, before anybody raises the epoch (servers that ${startBeyondEnd})`, async () => {
       centre = new StagedCentre(clock, toy, { startBeyondEnd });
@@ -60,6 +68,8 @@ describe("a site whose stream is not the one it read", () => {
       await clock.pass(SOON_MS);
       await centre.beat();
       assert(centre.stream.lastSequence() < sequence);
+      assert(await site.caughtUp("sweep", 60_000));
+      await beatTwice();
       assert(await site.caughtUp("tail", 60_000), JSON.stringify(site.follower.status()));
       assert.deepEqual(await site.differences(), []);
       assert.equal(site.metrics.counts.get("holdfast_resyncs_total sequences"), 1);
@@ -78,7 +88,7 @@ describe("a site whose stream is not the one it read", () => {
       await centre.groups("b", "c", `made for ${by}`);
       assert(await site.caughtUp("sweep"), "absence proves nothing before everything was compared once");
       assert((await site.applied()).includes("group.a"));
-      await centre.beat();
+      await beatTwice();
       assert(await site.caughtUp());
       assert.deepEqual(await site.differences(), []);
       await centre.group("a");
@@ -93,6 +103,8 @@ describe("a site whose stream is not the one it read", () => {
     await centre.beat({ floor: { epoch: 1, sequence: tombstone } });
     await centre.feed.purge(`os.v1.toy.all.group.b`, tombstone);
     site.feed.cut(undefined);
+    await clock.pass(QUIET_MS);
+    await beatTwice();
     assert(await site.caughtUp());
     assert.equal(site.metrics.counts.get("holdfast_resyncs_total floor"), 1);
     assert.deepEqual(await site.applied(), ["group.a", "group.c", "group.d"]);
@@ -198,7 +210,7 @@ describe("a site whose stream is not the one it read", () => {
       assert.equal((await site.applied()).length, 6);
       await remade("b");
       await centre.put("membership", ["nobody", "b"], { membership: [{ user_id: "nobody", group_id: "b" }] });
-      await centre.beat();
+      await beatTwice();
       assert(await site.caughtUp());
       assert.deepEqual(await site.applied(), ["group.b"]);
       assert.deepEqual([await site.texts("membership"), await site.texts("user"), await site.texts("domain")], [[], [], []]);
@@ -210,7 +222,7 @@ describe("a site whose stream is not the one it read", () => {
       await centre.groups(...named("g", 100));
       const site = await started();
       await remade("a", "b", "c", ...named("g", 30));
-      await centre.beat();
+      await beatTwice();
       assert(await site.caughtUp("sweep"));
       await clock.pass(QUIET_MS);
       assert.equal((await site.applied()).length, 103, "nothing is removed");
@@ -231,7 +243,7 @@ describe("a site whose stream is not the one it read", () => {
       await centre.beat();
       const site = await started();
       await remade();
-      await centre.beat();
+      await beatTwice();
       assert(await site.caughtUp("sweep"));
       await clock.pass(QUIET_MS);
       assert.equal((await site.applied()).length, 3);
@@ -265,7 +277,7 @@ describe("a site whose stream is not the one it read", () => {
       const site = await started();
       assert.equal(site.follower.status().parked, 1);
       await remade("a", "b", "c");
-      await centre.beat();
+      await beatTwice();
       assert(await site.caughtUp());
       assert.equal(site.follower.status().parked, 0);
       await centre.put("user", ["u1"], { user: [{ id: "u1", domain_id: "d", name: "u1" }], secret: [] });
@@ -273,6 +285,28 @@ describe("a site whose stream is not the one it read", () => {
       assert(await site.caughtUp());
       await clock.pass(60_000);
       assert.deepEqual(await site.differences(), []);
+    });
+
+    it("removes nothing because of a stream that has lost its end since the last heartbeat", async () => {
+      const site = await started();
+      await site.follower.resync();
+      site.feed.cut("cut");
+      await clock.pass(SOON_MS);
+      await centre.beat();
+      await centre.group("late");
+      site.feed.cut(undefined);
+      assert(await site.caughtUp());
+      await site.follower.resync();
+      await clock.pass(SOON_MS);
+      centre.stream.faults.dropTail(1);
+      await clock.pass(QUIET_MS);
+      assert((await site.applied()).includes("group.late"), "the auditor has said nothing since");
+      centre.epoch += 1;
+      await centre.groups("a", "b", "c", "late");
+      await centre.beat();
+      assert(await site.caughtUp());
+      assert.deepEqual(await site.applied(), ["group.a", "group.b", "group.c", "group.late"]);
+      assert.equal(site.metrics.counts.get("holdfast_swept_aggregates_total"), 0);
     });
 
     it("does not run while the centre has not said that everything is there", async () => {
@@ -315,9 +349,12 @@ describe("a site whose stream is not the one it read", () => {
         },
       });
       site.crash({ changesMax: 2, rows: dying });
+      await beatTwice();
       await clock.pass(60_000);
       ended = calls >= last;
       site.crash({ changesMax: 2 });
+      await clock.pass(SOON_MS);
+      await beatTwice();
       assert(await site.caughtUp(), `ended at transaction ${last}: ${JSON.stringify(site.follower.status())}`);
       assert.deepEqual(await site.differences(), [], `ended at transaction ${last}`);
       assert.deepEqual(await site.applied(), ["b", "d", "e", "f", "g"].map((id) => `group.${id}`));
