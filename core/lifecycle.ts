@@ -29,7 +29,10 @@ export interface RunningProcess {
   stop(): Promise<void>;
 }
 
-/** Starts `parts` in order and stops the started ones in reverse. A failing stop is logged; the others still stop. */
+/**
+ * Starts `parts` in order and stops the started ones in reverse. A failing stop is logged; the others still stop. When one cannot
+ * be started, those before it are stopped again and its error is thrown on.
+ */
 export function lifecycleOf(parts: readonly Part[], log: Log): Lifecycle {
   const started: Part[] = [];
   let stopping: Promise<void> | undefined;
@@ -41,9 +44,14 @@ export function lifecycleOf(parts: readonly Part[], log: Log): Lifecycle {
   };
   return {
     async start() {
-      for (const part of parts) {
-        await part.start();
-        started.push(part);
+      try {
+        for (const part of parts) {
+          await part.start();
+          started.push(part);
+        }
+      } catch (error) {
+        await stopAll();
+        throw error;
       }
     },
     stop: () => (stopping ??= stopAll()),

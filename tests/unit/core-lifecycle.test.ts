@@ -33,7 +33,7 @@ describe("the life of a process", () => {
     assert.deepEqual(story.slice(2), ["a stopped"]);
   });
 
-  it("after a failed start, stop releases only what was started", async () => {
+  it("a start that fails stops what was started before it, once", async () => {
     const story: string[] = [];
     const broken = part("b", story, { start: () => Promise.reject(new Error("no")) });
     const life = lifecycleOf([part("a", story), broken, part("c", story)], silentLog);
