@@ -4,7 +4,8 @@
  * path missed, so that no other part's memory has to be right for sites to become equal to the centre.
  *
  * Invariants: nothing is published but through the publish loop, nothing is deleted or rewritten past the guard; no heartbeat is
- * said between the beginning of a complete reading and the verdict on what it proved, because a heartbeat covers the traces.
+ * said between the end of a reading that broke and the verdict on what the next complete one proved, because a heartbeat covers
+ * the traces, and sites take its epoch for the stream's.
  * A second auditor is harmless: what both find is said once. It may die anywhere: the next one starts from database and stream.
  * Not here: the parts it composes (tail, index, heartbeats, manifest, tombstones), sites (syncd/).
  */
@@ -112,6 +113,7 @@ export class Auditor implements Part {
         this.#judge.readingBegins();
         return readNote(rooms.rows, rooms.feed.stream);
       },
+      interrupted: () => this.#judge.readingBegins(),
       readAgain: (facts) => void this.#judge.judge(facts).then(() => this.#nudge.abort()),
       orphaned: (names) => this.#orphans.note(names),
       newEpoch: (epoch) => this.capture.noteEpoch(epoch),

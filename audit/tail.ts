@@ -43,6 +43,8 @@ export interface TailRooms {
 export interface TailHearer {
   /** Asked before a complete reading: what the database knows of the stream. @throws E_ROWS_UNAVAILABLE */
   known(): Promise<AuditNote>;
+  /** The reading broke, or something did not fit: until the stream was read again nobody knows what became of it. */
+  interrupted(): void;
   /** A complete reading is over and the index is complete. */
   readAgain(facts: StreamFacts): void;
   /** Live aggregates that refer to what was deleted just now. */
@@ -129,6 +131,7 @@ export class Tail {
       } catch (error) {
         if (!isOperating(error)) throw error;
         this.complete.close();
+        this.#hearer.interrupted();
         this.#readHeadersOnly = false;
         this.#world.log.warn("the stream is read again from its start",
           { service: this.#rooms.service.name, ...factsOf(error) });
@@ -140,6 +143,7 @@ export class Tail {
   /** Something does not fit: reads the whole stream again, soon. */
   doubt(): void {
     this.complete.close();
+    this.#hearer.interrupted();
     this.#readHeadersOnly = false;
     this.#isDoubted = true;
     this.#following.abort();
