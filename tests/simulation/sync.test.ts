@@ -27,7 +27,8 @@ function seedsToRun(): readonly number[] {
 
 function complaint(seed: number, { wrong, lines }: Answer): string {
   return [`seed ${seed}:`, ...wrong, "the end of its trace:", ...lines,
-    `replay with HOLDFAST_SEED=${seed} npx mocha tests/simulation/sync.test.ts (every step: HOLDFAST_TRACE=1; fewer faults: HOLDFAST_SHRINK=1)`].join("\n");
+    `replay with HOLDFAST_SEED=${seed} npx mocha tests/simulation/sync.test.ts`,
+    "every step: HOLDFAST_TRACE=1; fewer faults: HOLDFAST_SHRINK=1"].join("\n");
 }
 
 describe("the simulated cloud", function () {
