@@ -31,7 +31,7 @@ const LAYERS = [
   { name: "property", tests: "tests/property", limitMs: 5 * MINUTE_MS },
   { name: "simulation", tests: "tests/simulation", limitMs: 12 * MINUTE_MS },
   { name: "wire", tests: "tests/wire", limitMs: 2 * MINUTE_MS },
-  { name: "contract", tests: "tests/contract", limitMs: 16 * MINUTE_MS },
+  { name: "contract", tests: "tests/contract", limitMs: 20 * MINUTE_MS },
   { name: "fleet", tests: "tests/fleet", limitMs: 26 * MINUTE_MS },
 ];
 
