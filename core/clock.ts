@@ -39,6 +39,11 @@ export function sleep(clock: Clock, delayMs: number, signal?: AbortSignal): Prom
   });
 }
 
+/** Resolves when the event loop has asked the system once for what came meanwhile, and handed all of it out. */
+export function eventLoopTurn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
+}
+
 /** Keeps the process alive until the returned function is called; the system clock's timers do not. */
 export function holdProcess(): () => void {
   const timer = setInterval(() => undefined, 1 << 30);

@@ -12,6 +12,7 @@ import { createServer as createTls } from "node:https";
 import { Server as NetServer } from "node:net";
 import type { Duplex } from "node:stream";
 import { present } from "../core/assert.ts";
+import { eventLoopTurn } from "../core/clock.ts";
 import { isOperating } from "../core/errors.ts";
 import type { Part } from "../core/lifecycle.ts";
 import { factsOf } from "../core/log.ts";
@@ -31,6 +32,10 @@ export const HEAD_TIMEOUT_MS = 60_000;
 
 /** While draining, how long idle connections stay open for calls that their clients have sent already. */
 const DRAIN_LINGER_MS = 500;
+/** While draining, connections that the system had taken already are accepted until none came for so many turns of the loop. */
+const QUIET_TURNS = 2;
+/** As many turns at most: clients that connect without end would keep the listener open for ever. */
+const ACCEPT_TURNS_MAX = 1_000;
 /** Connections that wait to be accepted; the system may allow fewer. */
 const LISTEN_BACKLOG = 4096;
 
@@ -73,6 +78,7 @@ class NodeServer implements ProxyServer {
   readonly #carried = new Set<Duplex>();
   readonly #replaced = new WeakSet<Duplex>();
   #underWay = 0;
+  #accepted = 0;
   #draining = false;
   #lingered = false;
 
@@ -89,6 +95,7 @@ class NodeServer implements ProxyServer {
     const receive = (request: IncomingMessage, response: ServerResponse): void => this.#receive(request, response);
     this.#server.on("request", receive).on("checkContinue", receive).on("checkExpectation", receive);
     const noTunnel = { status: 405, message: "There is no tunnel here." };
+    this.#server.on("connection", () => void (this.#accepted += 1));
     this.#server.on("connect", (_request, socket: Duplex) => this.#refuseRaw(socket, noTunnel));
     this.#server.on("clientError", (error: Error, socket: Duplex) => this.#misread(error, socket));
     this.#server.on(tls === undefined ? "connection" : "secureConnection", (socket: Duplex) => {
@@ -115,8 +122,9 @@ class NodeServer implements ProxyServer {
     });
   }
 
-  stop(): Promise<void> {
+  async stop(): Promise<void> {
     this.#draining = true;
+    await this.#acceptWaiting();
     return new Promise((resolve) => {
       const cancel = this.#world.clock.after(this.#settings.drainTimeoutMs, () => {
         this.#world.log.warn("calls were cut off because they did not finish in time", { calls: this.#underWay });
@@ -131,6 +139,15 @@ class NodeServer implements ProxyServer {
       for (const { newest } of this.#connections.values()) if (newest !== undefined) newest.shouldKeepAlive = false;
       this.#world.clock.after(Math.min(DRAIN_LINGER_MS, this.#settings.drainTimeoutMs), () => this.#closeIdle());
     });
+  }
+
+  /** Closing a listener resets the connections that wait in its queue, on which calls may have been sent already. */
+  async #acceptWaiting(): Promise<void> {
+    for (let [turns, quiet] = [0, 0]; turns < ACCEPT_TURNS_MAX && quiet < QUIET_TURNS; turns += 1) {
+      const before = this.#accepted;
+      await eventLoopTurn();
+      quiet = this.#accepted === before ? quiet + 1 : 0;
+    }
   }
 
   #closeIdle(): void {

@@ -248,13 +248,17 @@ class HandMade {
     this.#rows.set(placeOf(table, after ?? before ?? {}), { owner, text: text(after), noted: false });
   }
 
-  /** Aggregates of which this commit overwrites such rows, although neither a note nor a newer version accounts for it. */
+  /**
+   * Aggregates of which this commit overwrites such rows, although nothing accounts for it: no note, no newer version, and no
+   * deletion of the whole aggregate, which a sweep does in the version that the site has.
+   */
   overwritten(changes: readonly RowChange[]): readonly string[] {
     const newer = new Set<string>();
     for (const { table, before, after } of changes) {
       if (table.name === "holdfast_drift" && after !== undefined) this.#note(String(after["name"]));
       if (table.name !== "holdfast_applied" || after === undefined) continue;
-      if (before === undefined || compareVersions(versionOf(after), versionOf(before)) > 0) newer.add(String(after["name"]));
+      const isNewer = before === undefined || compareVersions(versionOf(after), versionOf(before)) > 0;
+      if (isNewer || after["deleted"] === true) newer.add(String(after["name"]));
     }
     const silent: string[] = [];
     for (const change of changes) {

@@ -1,10 +1,13 @@
 /** What the proxy accepts from clients, what it refuses and how, on raw sockets. */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
+import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
+import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { connect as connectTls } from "node:tls";
+import { present } from "../../core/assert.ts";
 import { RawConnection, startProxy, type ProxySetting, type ProxyUnderTest } from "../support/upstream.ts";
 
 const HOST = "Host: cloud.example:5000\r\n";
@@ -181,6 +184,16 @@ describe("the server side of the proxy", () => {
     await stopped;
     await client.gone();
     assert.match(client.received, /^HTTP\/1.1 201 Created[^]*\r\nConnection: close\r\n[^]*ok$/i);
+  });
+
+  it("drains: answers calls of connections that the system had taken and nobody had accepted yet", async () => {
+    await start();
+    const { port } = present(proxy.server.address(), "it listens");
+    const clients = Array.from({ length: 20 }, () => new RawConnection(connect(port, "127.0.0.1")));
+    for (const client of clients) client.send(`OPTIONS * HTTP/1.1\r\n${HOST}\r\n`);
+    await Promise.any(clients.map(({ socket }) => once(socket, "connect")));
+    await proxy.server.stop();
+    for (const client of clients) await client.has("204 No Content");
   });
 
   it("drains: cuts off what does not finish in time", async () => {
