@@ -105,8 +105,8 @@ export class Auditor implements Part {
     this.#world = world;
     this.#options = options;
     this.#index = new StreamIndex(rooms.service, options.backReferencesMax);
-    this.capture = new CaptureRoom({ ...rooms, view: { entriesOf: (kind, signal) => this.#view(kind, signal) } }, world,
-      options.capture);
+    this.capture = new CaptureRoom({ ...rooms, shownAt: (name) => this.#tail.shownAt(name),
+      view: { entriesOf: (kind, signal) => this.#view(kind, signal) } }, world, options.capture);
     this.#tail = new Tail({ ...rooms, index: this.#index }, world, { rereadEveryMs: options.rereadEveryMs, backoff: BACKOFF,
       batchMessagesMax: READ_MESSAGES_MAX, batchBytesMax: READ_BYTES_MAX }, {
       known: () => {
@@ -121,7 +121,7 @@ export class Auditor implements Part {
     this.#judge = new Judge({ ...rooms, capture: this.capture, tail: this.#tail }, world, this.#stopping.signal);
     this.#orphans = new Orphans(this.capture, world);
     this.#heartbeats = new Heartbeats({ ...rooms, era: () => this.capture.era, shorter: () => this.#tail.doubt(),
-      heard: () => this.#tail.lastHeartbeat,
+      heard: () => this.#tail.lastHeartbeat, shownAt: (subject) => this.#tail.subjectShownAt(subject),
       reached: () => (this.#tail.complete.isOpen ? this.#index.reached : 0), sawEpoch: (epoch) => this.capture.noteEpoch(epoch),
       restored: (reason, least) => this.#restored(reason, least) }, world);
     this.#questions = new Questions({ service: rooms.service, index: this.#index, capture: this.capture,
@@ -193,7 +193,7 @@ export class Auditor implements Part {
   async #restored(reason: string, least: number | undefined): Promise<void> {
     const { feed, faults } = this.#rooms;
     this.#world.log.error("the central database is older than what was said before", { reason, least });
-    if (least !== undefined) await this.capture.raiseEpoch(reason, least);
+    if (least !== undefined) await this.capture.raiseEpoch(reason, least, "database");
     faults.raise("E_CENTRE_RESTORED", feed.stream, reason, { epoch: this.capture.era?.epoch });
   }
 
@@ -300,7 +300,7 @@ export class Auditor implements Part {
   }
 
   #sayManifest(beat: Beat): Promise<Manifest | undefined> {
-    return sayManifest(this.#rooms, this.#world, () => {
+    return sayManifest({ ...this.#rooms, shownAt: (subject) => this.#tail.subjectShownAt(subject) }, this.#world, () => {
       const era = this.capture.era;
       const isTrue = era?.filled === true && era.epoch === beat.epoch && beat.filled && this.#tail.complete.isOpen;
       return isTrue ? manifestOf(this.#index, era, beat.floor) : undefined;

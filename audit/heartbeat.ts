@@ -33,6 +33,8 @@ export interface HeartbeatRooms {
   readonly era: () => Era | undefined;
   /** The last heartbeat that the tail has read: an old server may not give it when asked for the subject. */
   readonly heard: () => Heartbeat | undefined;
+  /** Where the tail has read a subject's last message; 0 for nowhere. */
+  readonly shownAt: (subject: string) => number;
   /** How far the index has read; 0 while it is not complete. */
   readonly reached: () => number;
   /**
@@ -100,7 +102,7 @@ export class Heartbeats {
     const said: Heartbeat = { epoch, n: note.heartbeat, tip: state.lastSequence, filled: era.filled && epoch === era.epoch,
       floor: note.floor };
     const published = await say(feed, this.#world, { subject: this.#subject, said, schema: era.schema,
-      expected: last?.sequence ?? 0 });
+      expected: last?.sequence ?? 0, shownAt: this.#rooms.shownAt(this.#subject) });
     if (!published.stored) return this.#others();
     this.#world.metrics.count("holdfast_heartbeats_total", 1, { service: this.#rooms.service.name });
     await this.#acknowledge(said, published.sequence);

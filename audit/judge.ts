@@ -55,7 +55,7 @@ export class Judge {
     const reason = regressionOf(await this.#secondLook(facts), era.epoch);
     if (reason === undefined) return;
     this.#world.metrics.count("holdfast_stream_regressions_total", 1, { service: service.name });
-    await capture.raiseEpoch(reason, 0);
+    await capture.raiseEpoch(reason, 0, "stream");
   }
 
   async #secondLook(facts: StreamFacts): Promise<StreamFacts> {

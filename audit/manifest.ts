@@ -25,6 +25,8 @@ export interface ManifestRooms {
   readonly service: Service;
   readonly scope: string;
   readonly feed: Feed;
+  /** Where readers see a subject's last message; 0 for nowhere. */
+  readonly shownAt: (subject: string) => number;
 }
 
 function read(message: FeedMessage, world: World): Manifest | undefined {
@@ -43,12 +45,13 @@ function read(message: FeedMessage, world: World): Manifest | undefined {
  */
 export async function sayManifest(rooms: ManifestRooms, world: World,
   made: () => Manifest | undefined): Promise<Manifest | undefined> {
-  const { service, scope, feed } = rooms;
+  const { service, scope, feed, shownAt } = rooms;
   const subject = manifestSubject(service.name, scope);
   const last = await feed.last(subject);
   const said = made();
   if (said === undefined) return undefined;
-  const published = await say(feed, world, { subject, said, schema: said.schema, expected: last?.sequence ?? 0 });
+  const published = await say(feed, world, { subject, said, schema: said.schema, expected: last?.sequence ?? 0,
+    shownAt: shownAt(subject) });
   if (published.stored) {
     world.metrics.count("holdfast_manifests_total", 1, { service: service.name });
     return said;

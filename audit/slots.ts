@@ -28,6 +28,8 @@ export class Slots {
   capacity = FIRST_CAPACITY;
   state = new Uint8Array(FIRST_CAPACITY);
   bucket = new Uint8Array(FIRST_CAPACITY);
+  /** What was there in a later message that the stream has lost; VOID when nothing was. */
+  lost = new Uint8Array(FIRST_CAPACITY);
   kind = new Uint16Array(FIRST_CAPACITY);
   epoch = new Uint32Array(FIRST_CAPACITY);
   sequence = new Float64Array(FIRST_CAPACITY);
@@ -68,7 +70,7 @@ export class Slots {
     if (name === undefined || this.state[slot] !== VOID || this.uses[slot] !== 0) return;
     this.#numbers.delete(name);
     this.#names[slot] = undefined;
-    for (const column of [this.bucket, this.kind, this.epoch, this.sequence, this.reading]) column[slot] = 0;
+    for (const column of [this.bucket, this.lost, this.kind, this.epoch, this.sequence, this.reading]) column[slot] = 0;
     this.digests.fill(0, slot * DIGEST_BYTES, (slot + 1) * DIGEST_BYTES);
     this.#free.push(slot);
   }
@@ -92,6 +94,7 @@ export class Slots {
     this.capacity *= 2;
     this.state = grown(this.state, new Uint8Array(this.capacity));
     this.bucket = grown(this.bucket, new Uint8Array(this.capacity));
+    this.lost = grown(this.lost, new Uint8Array(this.capacity));
     this.kind = grown(this.kind, new Uint16Array(this.capacity));
     this.epoch = grown(this.epoch, new Uint32Array(this.capacity));
     this.sequence = grown(this.sequence, new Float64Array(this.capacity));

@@ -40,6 +40,8 @@ export interface DueTombstone extends Version {
 /** No slot can count higher. */
 const EPOCH_MAX = 0xffff_ffff;
 const BITS = 8;
+/** By state of a slot. */
+const LOST_AS = [undefined, "image", "tombstone"] as const;
 
 /** See the file's head. Everything here is one step without awaits. */
 export class StreamIndex {
@@ -249,7 +251,7 @@ export class StreamIndex {
 
   #entryOf(slot: number): StreamEntry {
     return { key: keyFromText(this.#slots.nameOf(slot)), ...this.#versionOf(slot), digest: this.#slots.digestOf(slot),
-      deleted: this.#slots.state[slot] === TOMBSTONE };
+      deleted: this.#slots.state[slot] === TOMBSTONE, lost: LOST_AS[this.#slots.lost[slot] ?? VOID] };
   }
 
   #isSame(slot: number, place: Place): boolean {
@@ -261,6 +263,7 @@ export class StreamIndex {
   #write(name: string, slot: number, place: Place): void {
     const before = this.#slots.state[slot] === LIVE ? this.#slots.digestOf(slot) : undefined;
     this.#count(slot, -1);
+    this.#noteLoss(slot, place);
     this.#slots.state[slot] = place.deleted ? TOMBSTONE : LIVE;
     this.#slots.epoch[slot] = place.epoch;
     this.#slots.sequence[slot] = place.sequence;
@@ -273,11 +276,21 @@ export class StreamIndex {
     this.buckets.replace(hash, before, place.deleted ? undefined : this.#slots.digestOf(slot));
   }
 
+  /** A message below the one that was known: the stream has lost that one. */
+  #noteLoss(slot: number, place: Place): void {
+    const known = this.#slots.state[slot] ?? VOID;
+    if (known === VOID) return;
+    const order = compareVersions(place, this.#versionOf(slot));
+    if (order > 0) this.#slots.lost[slot] = VOID;
+    else if (order < 0 && this.#slots.lost[slot] === VOID) this.#slots.lost[slot] = known;
+  }
+
   #clear(slot: number): void {
     const name = this.#slots.nameOf(slot);
     if (this.#slots.state[slot] === LIVE) this.buckets.replace(hashOfName(name), this.#slots.digestOf(slot), undefined);
     this.#count(slot, -1);
     this.#slots.state[slot] = VOID;
+    this.#slots.lost[slot] = VOID;
     this.#slots.sequence[slot] = 0;
     this.#slots.epoch[slot] = 0;
     this.#tombstones.delete(slot);

@@ -121,6 +121,15 @@ export class Tail {
     return this.#rooms.index.get(name)?.sequence ?? this.#others.get(this.#prefix + name)?.sequence ?? 0;
   }
 
+  /** As sequenceOf, if it is certain that readers of the stream see it now. */
+  shownAt(name: string): number {
+    return this.complete.isOpen ? this.sequenceOf(name) : 0;
+  }
+
+  subjectShownAt(subject: string): number {
+    return this.shownAt(subject.slice(this.#prefix.length));
+  }
+
   /** Reads until `signal` aborts. */
   async run(signal: AbortSignal): Promise<void> {
     for (let failures = 0; !signal.aborted; ) {

@@ -20,7 +20,7 @@ import type { RowReader, Rows } from "../rows/rows.ts";
 import { verifiedSchema } from "../rows/verified.ts";
 import type { Capture as Declared, Service } from "../schemas/define.ts";
 import { byKind, keyText, type AggregateKey } from "../schemas/row.ts";
-import { claimEra, markFilled, raiseEra, STREAM_TABLE, type Era } from "./era.ts";
+import { claimEra, markFilled, raiseEra, STREAM_TABLE, type Era, type Loser } from "./era.ts";
 import { GUARD_DEFAULTS, type Blast, type GuardOptions } from "./guard.ts";
 import { Holding } from "./held.ts";
 import { Logs } from "./logs.ts";
@@ -38,6 +38,8 @@ export interface CaptureRooms {
   readonly faults: Faults;
   /** What the stream holds, for comparisons; read from the stream each time unless somebody keeps an index of it. */
   readonly view?: StreamView;
+  /** Where a reader of the stream sees the newest message of an aggregate, 0 for nowhere; for whoever keeps an index of it. */
+  readonly shownAt?: (name: string) => number;
 }
 
 /** What the database said before a call was forwarded. */
@@ -236,9 +238,9 @@ export class CaptureRoom implements Part {
    * least `least`, in which everything is compared and said again.
    * @throws E_ROWS_UNAVAILABLE, E_FEED_UNAVAILABLE: nothing was changed
    */
-  async raiseEpoch(reason: string, least: number): Promise<void> {
+  async raiseEpoch(reason: string, least: number, loser: Loser): Promise<void> {
     const before = present(this.#era, "an epoch is raised from the one that is known");
-    const era = await raiseEra(this.#rooms.rows, this.#rooms.feed, before.schema, before.epoch, least);
+    const era = await raiseEra(this.#rooms.rows, this.#rooms.feed, before.schema, { from: before.epoch, least, loser });
     if (era.epoch > (this.#era?.epoch ?? 0)) this.#adopt(era, reason);
     this.#nudge.abort();
   }

@@ -6,14 +6,17 @@ import type { Rows, Page } from "../rows/rows.ts";
 import { readImages, readKeys } from "../rows/footprint.ts";
 import type { Kind, Service } from "../schemas/define.ts";
 import { digestOf, keyText, type AggregateKey } from "../schemas/row.ts";
+import type { Era } from "./era.ts";
 import type { ScanDepth } from "./touches.ts";
 import type { KindView, StreamEntry } from "./view.ts";
 
 /**
  * missing: the stream has no live image. stale: it has another one. unsaid: it has this one, from an older epoch, in which
- * sequences meant something else. superfluous: the database has no such aggregate.
+ * sequences meant something else. superfluous: the database has no such aggregate. And where the stream has lost what came
+ * later, so that it is not the database's word against the stream's: revived: another image; undeleted: it has said before that
+ * the aggregate is gone, and the database has none.
  */
-export type What = "missing" | "stale" | "unsaid" | "superfluous";
+export type What = "missing" | "stale" | "unsaid" | "superfluous" | "revived" | "undeleted";
 
 export interface Difference {
   readonly key: AggregateKey;
@@ -31,14 +34,21 @@ export interface Comparison {
 interface CompareRooms {
   readonly service: Service;
   readonly rows: Rows;
-  /** The epoch that images are published under now. */
-  readonly epoch: number;
+  /** What images are published under now. */
+  readonly era: Pick<Era, "epoch" | "lostIn">;
 }
 
-function differenceOf(entry: StreamEntry | undefined, digest: string | undefined, epoch: number): What | undefined {
+function differenceOf(entry: StreamEntry | undefined, digest: string | undefined, era: CompareRooms["era"]): What | undefined {
   if (entry === undefined || entry.deleted) return "missing";
-  if (digest !== undefined && digest !== entry.digest) return "stale";
-  return entry.epoch < epoch ? "unsaid" : undefined;
+  if (digest !== undefined && digest !== entry.digest) {
+    return entry.lost !== undefined || entry.epoch < era.lostIn ? "revived" : "stale";
+  }
+  return entry.epoch < era.epoch ? "unsaid" : undefined;
+}
+
+/** The database has no such aggregate. */
+function surplusOf(entry: StreamEntry): What {
+  return entry.lost === "tombstone" ? "undeleted" : "superfluous";
 }
 
 /** Compares a whole kind; `seen` hears how many aggregates were compared so far. */
@@ -56,14 +66,14 @@ export async function compareKind(rooms: CompareRooms, kind: Kind, depth: ScanDe
     for (const key of page.keys) {
       const name = keyText(key);
       const image = page.images?.get(name);
-      const what = differenceOf(view.get(name), image === undefined ? undefined : digestOf(image), rooms.epoch);
+      const what = differenceOf(view.get(name), image === undefined ? undefined : digestOf(image), rooms.era);
       if (what !== undefined) differences.push({ key, what });
     }
     aggregates += page.keys.length;
     seen(aggregates);
     next = page.next;
   }
-  for (const entry of view.unseen()) differences.push({ key: entry.key, what: "superfluous" });
+  for (const entry of view.unseen()) differences.push({ key: entry.key, what: surplusOf(entry) });
   return { aggregates, live, differences };
 }
 
@@ -76,12 +86,11 @@ export async function compareKeys(rooms: CompareRooms, keys: readonly AggregateK
     const images = await rooms.rows.snapshot((read) => readImages(read, rooms.service, page));
     for (const image of images.values()) {
       const entry = view.get(keyText(image.key));
-      const isLive = entry !== undefined && !entry.deleted;
       if (image.rows === undefined) {
-        if (isLive) differences.push({ key: image.key, what: "superfluous" });
+        if (entry !== undefined && !entry.deleted) differences.push({ key: image.key, what: surplusOf(entry) });
         continue;
       }
-      const what = differenceOf(entry, digestOf(image), rooms.epoch);
+      const what = differenceOf(entry, digestOf(image), rooms.era);
       if (what !== undefined) differences.push({ key: image.key, what });
     }
   }

@@ -12,7 +12,8 @@ import { declareTable } from "../schemas/define.ts";
 /** At the centre: one row per stream. */
 export const STREAM_TABLE = declareTable("holdfast_stream", {
   key: ["stream"],
-  columns: { stream: "text", epoch: "bigint", created: "text", high_water: "bigint", filled_epoch: "bigint" },
+  columns: { stream: "text", epoch: "bigint", created: "text", high_water: "bigint", filled_epoch: "bigint",
+    lost_in: "bigint" },
 });
 
 export interface Era {
@@ -20,6 +21,8 @@ export interface Era {
   readonly schema: string;
   /** False until every aggregate of the database was compared with the stream once in this epoch. */
   readonly filled: boolean;
+  /** The last epoch that began because the stream had lost something, 0 for none: older images may be what it went back to. */
+  readonly lostIn: number;
 }
 
 /** What is known of the stream beside its state: the highest epoch of any message seen in it. */
@@ -42,34 +45,41 @@ export async function claimEra(rows: Rows, feed: Feed, schema: string, seen: See
     if (held === undefined) {
       const epoch = seen.epoch + 1;
       await write.insert(STREAM_TABLE, [{ stream: feed.stream, epoch: String(epoch), created: state.created,
-        high_water: String(state.lastSequence), filled_epoch: "0" }]);
-      return { epoch, schema, filled: false };
+        high_water: String(state.lastSequence), filled_epoch: "0", lost_in: "0" }]);
+      return { epoch, schema, filled: false, lostIn: 0 };
     }
     const known = Number(held["epoch"]);
     const regressed = held["created"] !== state.created || state.lastSequence < Number(held["high_water"]);
     const epoch = Math.max(known + (regressed ? 1 : 0), seen.epoch > known ? seen.epoch + 1 : 0);
-    await write.update(STREAM_TABLE, [
-      { ...held, epoch: String(epoch), created: state.created, high_water: String(state.lastSequence) }],
-      ["epoch", "created", "high_water"]);
-    return { epoch, schema, filled: Number(held["filled_epoch"]) === epoch };
+    // The database's own loss explains nothing about the stream.
+    const lostIn = regressed && seen.epoch <= known ? epoch : Number(held["lost_in"]);
+    await write.update(STREAM_TABLE, [{ ...held, epoch: String(epoch), created: state.created,
+      high_water: String(state.lastSequence), lost_in: String(lostIn) }], ["epoch", "created", "high_water", "lost_in"]);
+    return { epoch, schema, filled: Number(held["filled_epoch"]) === epoch, lostIn };
   });
 }
+
+/** Why an epoch is raised: the stream has lost something, or the database, whose word alone counts for less then. */
+export type Loser = "stream" | "database";
 
 /**
  * Raises the epoch to at least `least`, unless somebody has raised it above `from` already. Takes note of the stream as it is
  * now, so that nobody raises it a second time for the same loss.
  */
-export async function raiseEra(rows: Rows, feed: Feed, schema: string, from: number, least: number): Promise<Era> {
+export async function raiseEra(rows: Rows, feed: Feed, schema: string,
+  { from, least, loser }: { readonly from: number; readonly least: number; readonly loser: Loser }): Promise<Era> {
   return rows.transaction(async (write) => {
     const held = (await write.lock(STREAM_TABLE, { columns: ["stream"], values: [[feed.stream]] }))[0];
     const state = await feed.ensureStream();
     const known = Number(held?.["epoch"] ?? from);
     const isRaised = known > from && held?.["created"] === state.created && state.lastSequence >= Number(held["high_water"]);
     const epoch = Math.max(isRaised ? known : known + 1, least);
-    const row = { stream: feed.stream, epoch: String(epoch), created: state.created, high_water: String(state.lastSequence) };
+    const lostIn = loser === "stream" ? epoch : Number(held?.["lost_in"] ?? 0);
+    const row = { stream: feed.stream, epoch: String(epoch), created: state.created, high_water: String(state.lastSequence),
+      lost_in: String(lostIn) };
     if (held === undefined) await write.insert(STREAM_TABLE, [{ ...row, filled_epoch: "0" }]);
-    else await write.update(STREAM_TABLE, [row], ["epoch", "created", "high_water"]);
-    return { epoch, schema, filled: Number(held?.["filled_epoch"] ?? 0) === epoch };
+    else await write.update(STREAM_TABLE, [row], ["epoch", "created", "high_water", "lost_in"]);
+    return { epoch, schema, filled: Number(held?.["filled_epoch"] ?? 0) === epoch, lostIn };
   });
 }
 

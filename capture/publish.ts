@@ -26,6 +26,7 @@ import type { Service } from "../schemas/define.ts";
 import { keyText, type AggregateKey, type Image } from "../schemas/row.ts";
 import { DirtySet } from "./dirty.ts";
 import { headOfMessage, Heads, NO_HEAD, type Head } from "./heads.ts";
+import { removeUnindexed } from "./unindexed.ts";
 
 export interface PublishOptions {
   readonly batchKeysMax: number;
@@ -49,6 +50,8 @@ export interface PublishRooms {
   readonly era: () => { readonly epoch: number; readonly schema: string };
   /** Told of every epoch above our own that a message carries: the database was restored, or another process is ahead. */
   readonly sawEpoch: (epoch: number) => void;
+  /** Where readers see the newest message of an aggregate, 0 for nowhere; undefined where nobody keeps an index. */
+  readonly shownAt?: ((name: string) => number) | undefined;
   /** May these aggregates, which no call asked to delete, be called deleted? Asked in the snapshot that did not have them. */
   readonly mayVanish: (read: RowReader, keys: readonly AggregateKey[]) => Promise<boolean>;
 }
@@ -216,14 +219,20 @@ export class Publisher {
   async #learnHeads(keys: readonly AggregateKey[]): Promise<ReadonlyMap<string, Head>> {
     const known = await Promise.all(keys.map(async (key) => {
       const subject = this.#subject(key);
-      return [subject, this.#heads.get(subject) ?? await this.#lastOf(subject)] as const;
+      return [subject, this.#heads.get(subject) ?? await this.#lastOf(key)] as const;
     }));
     return new Map(known);
   }
 
-  async #lastOf(subject: string): Promise<Head> {
-    const last = await this.#rooms.feed.last(subject);
-    return last === undefined ? NO_HEAD : headOfMessage(last);
+  async #lastOf(key: AggregateKey): Promise<Head> {
+    const { feed, shownAt } = this.#rooms;
+    const subject = this.#subject(key);
+    const last = await feed.last(subject);
+    if (last !== undefined) return headOfMessage(last);
+    const isRemoved = await removeUnindexed(feed, subject, shownAt?.(keyText(key)) ?? 0);
+    const labels = { service: this.#rooms.service.name };
+    if (isRemoved) this.#world.metrics.count("holdfast_unindexed_messages_total", 1, labels);
+    return NO_HEAD;
   }
 
   /**
@@ -231,7 +240,7 @@ export class Publisher {
    * something else since, and rows that went there and back again look like what is remembered (simulation, seed 50).
    */
   async #confirmEqual(subject: string, change: Change): Promise<Look> {
-    const now = await this.#lastOf(subject);
+    const now = await this.#lastOf(change.image.key);
     this.#heads.forget(subject);
     if (!this.#isSaid(now, change)) return "again";
     this.#heads.learn(subject, now);
@@ -318,7 +327,9 @@ export class Publisher {
     if (!published.stored) {
       this.#world.metrics.count("holdfast_publish_conflicts_total");
       this.#heads.forget(subject);
-      if (published.last !== undefined) this.#heads.learn(subject, { ...NO_HEAD, sequence: published.last });
+      // "None" is asked about once more: it may be an index that lost the subject.
+      const { last = 0 } = published;
+      if (last > 0) this.#heads.learn(subject, { ...NO_HEAD, sequence: last });
       return "again";
     }
     this.#world.metrics.count("holdfast_published_total");

@@ -22,6 +22,7 @@ import { readKeys } from "../rows/footprint.ts";
 import type { Kind, Service } from "../schemas/define.ts";
 import { keyText, type AggregateKey } from "../schemas/row.ts";
 import { compareKeys, compareKind, type Comparison, type What } from "./compare.ts";
+import type { Era } from "./era.ts";
 import type { Blast } from "./guard.ts";
 import type { Holding } from "./held.ts";
 import type { Wish } from "./publish.ts";
@@ -44,7 +45,7 @@ interface ScanRooms {
   readonly rows: Rows;
   readonly view: StreamView;
   readonly holding: Holding;
-  readonly era: () => { readonly epoch: number };
+  readonly era: () => Pick<Era, "epoch" | "lostIn">;
   /** The publisher's side: mark aggregates; resolves when they are published. */
   readonly publish: (keys: readonly AggregateKey[], wish: Wish) => Promise<void>;
 }
@@ -137,7 +138,7 @@ export class Scans {
   async publishFound(kindName: string, keys: readonly AggregateKey[], cause: Blast["cause"]): Promise<ScanCounts> {
     const kind = present(this.#rooms.service.kinds.get(kindName), kindName);
     const view = await this.#rooms.view.entriesOf(kindName, this.#signal);
-    const rooms = { ...this.#rooms, epoch: this.#rooms.era().epoch };
+    const rooms = { ...this.#rooms, era: this.#rooms.era() };
     return this.#act(kind, await compareKeys(rooms, keys, view, this.#options.pageKeysMax), cause);
   }
 
@@ -166,7 +167,8 @@ export class Scans {
 
   async #compare(kind: Kind, depth: ScanDepth, slot: Slot): Promise<Comparison> {
     slot.seen = 0;
-    const { epoch } = this.#rooms.era();
+    const era = this.#rooms.era();
+    const { epoch } = era;
     const view = await this.#rooms.view.entriesOf(kind.name, this.#signal);
     const { changes } = view;
     const checksums = changes === undefined || depth !== "images" ? undefined : await this.#checksums(kind);
@@ -175,7 +177,7 @@ export class Scans {
       this.#world.metrics.count("holdfast_scans_unchanged_total", 1, { kind: kind.name });
       return { aggregates: clean.aggregates, live: view.live, differences: [] };
     }
-    const comparison = await compareKind({ ...this.#rooms, epoch }, kind, depth, view, this.#options.pageKeysMax,
+    const comparison = await compareKind({ ...this.#rooms, era }, kind, depth, view, this.#options.pageKeysMax,
       (seen) => void (slot.seen = seen));
     this.#clean.delete(kind.name);
     if (checksums !== undefined && changes !== undefined && comparison.differences.length === 0) {
@@ -198,13 +200,16 @@ export class Scans {
     const of = (what: What): readonly AggregateKey[] =>
       comparison.differences.filter((each) => each.what === what).map(({ key }) => key);
     const [missing, stale, unsaid, superfluous] = [of("missing"), of("stale"), of("unsaid"), of("superfluous")];
+    // The stream went back, so nobody has to believe the database about these.
+    const [revived, undeleted] = [of("revived"), of("undeleted")];
     const doubtful = [...stale, ...superfluous];
     const isAdmitted = await this.#admit(kind, comparison.live, stale.length, superfluous, doubtful, cause);
     // What was let through as a whole is not doubted again one by one.
-    await this.#publish([...missing, ...unsaid, ...(isAdmitted ? stale : [])], "look");
-    await this.#publish(isAdmitted ? superfluous : [], "delete");
-    return { kind: kind.name, aggregates: comparison.aggregates, missing: missing.length, stale: stale.length,
-      unsaid: unsaid.length, superfluous: superfluous.length, held: isAdmitted ? 0 : doubtful.length };
+    await this.#publish([...missing, ...unsaid, ...revived, ...(isAdmitted ? stale : [])], "look");
+    await this.#publish([...undeleted, ...(isAdmitted ? superfluous : [])], "delete");
+    return { kind: kind.name, aggregates: comparison.aggregates, missing: missing.length, unsaid: unsaid.length,
+      stale: stale.length + revived.length, superfluous: superfluous.length + undeleted.length,
+      held: isAdmitted ? 0 : doubtful.length };
   }
 
   /** Part by part: a hundred thousand marks at once take half a gigabyte. */

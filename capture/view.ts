@@ -11,6 +11,8 @@ import { headOfMessage, type Head } from "./heads.ts";
 export interface StreamEntry extends Head {
   readonly key: AggregateKey;
   readonly deleted: boolean;
+  /** What the stream showed after this message and does not show any more: it lost that; undefined when it lost nothing. */
+  readonly lost?: "image" | "tombstone" | undefined;
 }
 
 /** One kind's aggregates in the stream, for one comparison. */

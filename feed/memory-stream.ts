@@ -132,12 +132,15 @@ export class MemoryStream implements Readable {
     refuseNewSubjects: (on: boolean): void => void (this.#refusesNewSubjects = on),
     /** Power loss: the newest `count` sequences are forgotten and used again; what they replaced is back. */
     dropTail: (count: number): void => this.#dropTail(count),
-    /** kill -9 of an old server: readers see the subject's older image, Direct Get sees none, the last sequence is intact. */
+    /**
+     * kill -9 of an old server (2.9.10): readers see the subject's older image, Direct Get sees none, the last sequence is
+     * intact; what is published there is acknowledged and removed at once, until the subject is purged or the server restarts.
+     */
     reviveOlder: (subject: string): boolean => this.#reviveOlder(subject),
     /** Somebody deleted the stream and made it again. */
     recreate: (): void => this.#recreate(),
-    /** The server restarts: every reading ends, nothing is lost. */
-    restart: (): void => this.#breakReaders("the connection was lost"),
+    /** The server restarts: every reading ends, nothing is lost, and the index knows every message again. */
+    restart: (): void => this.#restart(),
     /** Somebody purges everything at and below `sequence` of one subject. */
     purge: (subject: string, sequence: number): void => this.purge(subject, sequence),
   };
@@ -235,6 +238,8 @@ export class MemoryStream implements Readable {
     if (held === undefined && full) throw new OperatingError("E_FEED_FULL", "maximum bytes exceeded", { subject });
     this.#last += 1;
     this.#acknowledged.set(id, { sequence: this.#last, atMs: this.#clock.nowMs() });
+    // An old server acknowledges a message of a subject that its index lost, and removes it at once.
+    if (this.#revived.has(subject)) return { stored: true, sequence: this.#last };
     this.#store({ subject, sequence: this.#last, headers: { ...headers }, payload: Uint8Array.from(payload) });
     this.#tell((listener) => listener.changed());
     return { stored: true, sequence: this.#last };
@@ -249,7 +254,7 @@ export class MemoryStream implements Readable {
   }
 
   #store(message: FeedMessage): void {
-    const held = this.#newest.get(message.subject) ?? this.#revived.get(message.subject);
+    const held = this.#newest.get(message.subject);
     if (held !== undefined) this.#remove(held);
     const kept: Kept = { message, replaced: held?.message, gone: false };
     this.#newest.set(message.subject, kept);
@@ -296,6 +301,12 @@ export class MemoryStream implements Readable {
     this.#putBack(held.replaced, false);
     this.#breakReaders("the connection was lost");
     return true;
+  }
+
+  #restart(): void {
+    for (const [subject, kept] of this.#revived) this.#newest.set(subject, kept);
+    this.#revived.clear();
+    this.#breakReaders("the connection was lost");
   }
 
   #recreate(): void {

@@ -243,7 +243,7 @@ describe("a capture room and epochs", () => {
   it("says images of an older epoch again although they are equal", async () => {
     const stage = new Stage();
     await stage.fill(3);
-    await stage.wait(stage.capture.raiseEpoch("for the test", 7));
+    await stage.wait(stage.capture.raiseEpoch("for the test", 7, "stream"));
     await stage.until(() => stage.capture.status().filled && stage.capture.status().epoch === 7);
     const epochs = [...stage.stream.above(0, "os.v1.toy.all.>")].map(({ headers }) => headers["Hf-Epoch"]);
     assert.deepEqual(epochs, ["7", "7", "7", "7", "7"]);
