@@ -185,6 +185,10 @@ const NO_TOMBSTONES: Sabotage["feed"] = (feed, role) => (role !== "auditor" ? fe
     ? Promise.resolve({ stored: true, sequence: publication.expected + 1 }) : feed.publish(publication)),
 }));
 
+/** What the stream's index lost is not taken away before it is published again. */
+const NO_PURGE: Sabotage["feed"] = (feed, role) => (role !== "auditor" ? feed
+  : altered(feed, { purge: () => Promise.resolve() }));
+
 /** "Publish these again" is never sent. */
 const NEVER_AGAIN: Sabotage["feed"] = (feed, role) => (role !== "site" ? feed : altered(feed, {
   ask: (subject, question, timeoutMs) => (Buffer.from(question).toString("utf8").includes("\"again\"")
@@ -233,6 +237,8 @@ export const MUTANTS: readonly Mutant[] = [
   { name: "a new stream counts as filled before it is", seedsMax: 400,
     sabotage: { ...SOUND, feed: FILLED_TOO_EARLY, weather: AUDITED } },
   { name: "the audit ignores what is superfluous", seedsMax: 400, sabotage: { ...SOUND, feed: NO_TOMBSTONES, weather: AUDITED } },
+  { name: "what the stream's index lost is left there", seedsMax: 400,
+    sabotage: { ...SOUND, feed: NO_PURGE, weather: AUDITED } },
   { name: "nothing is asked for again", seedsMax: 400, sabotage: { ...SOUND, feed: NEVER_AGAIN, weather: AUDITED } },
   { name: "rows of a site are not audited", seedsMax: 400, sabotage: { ...SOUND, auditsRows: false, weather: AUDITED } },
   { name: "drift is overwritten without a note", seedsMax: 400, sabotage: { ...SOUND, rows: NO_DRIFT_NOTES, weather: AUDITED } },

@@ -7,6 +7,8 @@ import { availableParallelism } from "node:os";
 import { fileURLToPath } from "node:url";
 import type { Answer, Job } from "./worker.ts";
 
+/** A seed takes a fraction of a second; one that never ends has to be named, too. */
+const SEED_MS_MAX = 180_000;
 const WORKER = fileURLToPath(new URL("worker.ts", import.meta.url));
 
 /** Processes that run seeds; close() them. */
@@ -54,12 +56,17 @@ export class SeedPool {
   }
 }
 
-/** A worker that ends before it answers fails the job: the reason is on its standard error. */
+/** A worker that ends before it answers, or never answers, fails the job: the reason is on its standard error. */
 function answerOf(worker: ChildProcess, job: Job): Promise<Answer> {
   return new Promise((resolve, reject) => {
-    const ended = (code: number | null): void => reject(new Error(`the process of ${JSON.stringify(job)} ended with ${code}`));
+    const tooLong = setTimeout(() => worker.kill("SIGKILL"), SEED_MS_MAX);
+    const ended = (code: number | null, signal: string | null): void => {
+      clearTimeout(tooLong);
+      reject(new Error(`the process of ${JSON.stringify(job)} ended with ${signal ?? code}`));
+    };
     worker.once("exit", ended);
     worker.once("message", (answer) => {
+      clearTimeout(tooLong);
       worker.off("exit", ended);
       resolve(answer as Answer);
     });

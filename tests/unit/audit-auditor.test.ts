@@ -126,6 +126,67 @@ describe("the auditor", () => {
     assert.equal(await stage.epoch(), 1);
   });
 
+  it("is heard again although the stream's index has lost the subject of its heartbeats and of its manifest", async () => {
+    const started = await stage.auditor();
+    await stage.insert("group", [group("a")]);
+    await stage.audit(started);
+    await stage.clock.pass(MINUTE_MS);
+    const { n } = stage.heartbeat();
+    for (const name of ["_hb", "_manifest"]) assert(stage.stream.faults.reviveOlder(subjectOfName(name)));
+    assert.equal(stage.stream.last(subjectOfName("_hb")), undefined);
+    await stage.until(() => stage.stream.last(subjectOfName("_hb")) !== undefined && stage.heartbeat().n > n, "heartbeats",
+      MINUTE_MS);
+    await stage.until(() => stage.manifestEpoch > 0 && stage.manifest().root === stage.naiveRoot(), "a manifest");
+    assert.deepEqual(codes(started.faults), []);
+  });
+
+  it("shows no guard what the stream itself has lost: older images and deleted aggregates that are back", async () => {
+    const many = Array.from({ length: 80 }, (_, place) => `g${place}`);
+    await stage.insert("group", many.map((id) => group(id)));
+    const { faults } = await stage.auditor();
+    const proxy = await stage.proxy();
+    await stage.write((write) => write.update(tableOf("group"), many.map((id) => group(id, `${id} newer`)), ["name"]));
+    await stage.result(proxy.publish(many.map((id) => ({ kind: "group", values: [id] }))), "the newer images");
+    for (let start = 0; start < 60; start += 20) {
+      const gone = many.slice(start, start + 20);
+      await stage.write((write) => write.remove(tableOf("group"), gone.map((id) => ({ id }))));
+      await stage.result(proxy.publish(gone.map((id) => ({ kind: "group", values: [id] }))), "tombstones");
+      await stage.clock.pass(2 * MINUTE_MS);
+    }
+    const root = stage.naiveRoot();
+    for (const id of many) assert(stage.stream.faults.reviveOlder(subjectOfName(`group.${id}`)));
+    assert.equal(stage.inStream().size, 80);
+    await stage.until(() => stage.naiveRoot() === root, "the stream says again what it said", MINUTE_MS);
+    assert.deepEqual([codes(faults), await stage.epoch(), stage.inStream().size], [[], 1, 20]);
+  });
+
+  it("shows no guard what a stream that was set back shows instead of what was published last", async () => {
+    const many = Array.from({ length: 80 }, (_, place) => `g${place}`);
+    await stage.insert("group", many.map((id) => group(id)));
+    const { faults } = await stage.auditor();
+    const proxy = await stage.proxy();
+    await stage.write((write) => write.update(tableOf("group"), many.map((id) => group(id, `${id} newer`)), ["name"]));
+    await stage.result(proxy.publish(many.map((id) => ({ kind: "group", values: [id] }))), "the newer images");
+    const root = stage.naiveRoot();
+    stage.stream.faults.dropTail(79);
+    assert.notEqual(stage.naiveRoot(), root);
+    await stage.until(() => stage.naiveRoot() === root && stage.manifestEpoch === 2, "everything is said in a new epoch");
+    assert.deepEqual(codes(faults), []);
+  });
+
+  it("does show the guard what a database that was set back would rewrite", async () => {
+    const many = Array.from({ length: 80 }, (_, place) => `g${place}`);
+    await stage.insert("group", many.map((id) => group(id)));
+    stage.kill(await stage.auditor());
+    const digests = [...stage.inStream().values()].map((headers) => headers["Hf-Digest"]);
+    stage.rows = stage.freshRows();
+    await stage.insert("group", many.map((id) => group(id, `${id} older`)));
+    const { auditor, faults } = stage.begin();
+    await stage.until(() => auditor.report !== undefined, "an audit");
+    assert.deepEqual([codes(faults), auditor.report?.held], [["E_BLAST_HELD", "E_CENTRE_RESTORED"], 80]);
+    assert.deepEqual([...stage.inStream().values()].map((headers) => headers["Hf-Digest"]), digests);
+  });
+
   it("says a database that was restored to an older state again in a higher epoch, and tells a person", async () => {
     await stage.insert("group", [group("a")]);
     const first = await stage.auditor();
