@@ -1,5 +1,6 @@
 /** The twin in memory: the contract of every feed, and the faults that only the twin can be asked for. */
 import assert from "node:assert/strict";
+import { present } from "../../core/assert.ts";
 import { systemClock } from "../../core/clock.ts";
 import { isOperating } from "../../core/errors.ts";
 import { memoryFeed } from "../../feed/memory.ts";
@@ -85,8 +86,22 @@ describe("the stream in memory", () => {
     assert.equal(await feed.last(USER), undefined);
     assert.equal((await feed.state()).lastSequence, second);
     assert.deepEqual(await put(feed, USER, second, "x"), { stored: false, last: 0 });
-    await stored(feed, USER, 0, "newest");
-    assert.deepEqual((await readAll(feed, kindFilter("user"), 0)).map(textOf), ["newest"]);
+  });
+
+  it("acknowledges what is published on such a subject and keeps nothing of it, until it is purged or restarted", async () => {
+    const { stream, feed } = await fresh();
+    for (const heal of ["purge", "restart"] as const) {
+      const subject = `${USER}-${heal}`;
+      await stored(feed, subject, await stored(feed, subject, 0, "old"), "new");
+      assert.ok(stream.faults.reviveOlder(subject));
+      await stored(feed, subject, 0, "swallowed");
+      const [shown] = await readAll(feed, subject, 0);
+      assert.equal(textOf(present(shown, "the older image")), "old");
+      if (heal === "purge") await feed.purge(subject, present(shown, "the older image").sequence);
+      else stream.faults.restart();
+      await stored(feed, subject, (await feed.last(subject))?.sequence ?? 0, "newest");
+      assert.deepEqual((await readAll(feed, subject, 0)).map(textOf), ["newest"]);
+    }
   });
 
   it("starts from nothing when it is made again, which its creation time shows", async () => {
