@@ -124,7 +124,7 @@ export class Auditor implements Part {
       heard: () => this.#tail.lastHeartbeat, shownAt: (subject) => this.#tail.subjectShownAt(subject),
       reached: () => (this.#tail.complete.isOpen ? this.#index.reached : 0), sawEpoch: (epoch) => this.capture.noteEpoch(epoch),
       restored: (reason, least) => this.#restored(reason, least) }, world);
-    this.#questions = new Questions({ service: rooms.service, index: this.#index, capture: this.capture,
+    this.#questions = new Questions({ service: rooms.service, rows: rooms.rows, index: this.#index, capture: this.capture,
       isComplete: () => this.#tail.complete.isOpen }, world);
     this.#measure();
   }

@@ -137,6 +137,17 @@ export function gather(request: IncomingMessage, mostBytes: number, clock: Clock
   });
 }
 
+/** After an answer that came before the request was read: how long the rest is read and thrown away. */
+export const LINGER_MS = 5_000;
+
+/** Reads on and forgets, so that the client gets to read the answer instead of a reset; not for ever. */
+export function discardRest(request: IncomingMessage, clock: Clock): void {
+  if (request.complete || request.destroyed) return;
+  request.resume();
+  const cancel = clock.after(LINGER_MS, () => request.socket.destroy());
+  request.once("close", cancel).once("end", cancel);
+}
+
 const QUOTE = 0x22;
 const BACKSLASH = 0x5c;
 

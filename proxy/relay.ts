@@ -9,8 +9,9 @@
  */
 import type { IncomingHttpHeaders } from "node:http";
 import type { Dispatcher } from "undici";
+import { present } from "../core/assert.ts";
 import type { Cancel } from "../core/clock.ts";
-import { gather, JsonWatch, Keeper, Upload } from "./body.ts";
+import { discardRest, gather, JsonWatch, Keeper, Upload } from "./body.ts";
 import { isRead, type Exchange } from "./exchange.ts";
 import { describeFailure, LOOK_FIRST, Overdue, type Failure } from "./failure.ts";
 import type { Carrier } from "./forward.ts";
@@ -27,8 +28,6 @@ const ONE_WRITE_BYTES_MAX = 16 * 1024;
 export const FIRST_BYTE_AFTER_UPLOAD_MS = 15 * 60_000;
 /** A client that reads nothing of its answer for this long is given up. */
 export const CLIENT_STALL_MS = 10 * 60_000;
-/** After an answer that came before the request was read: how long the rest is read and thrown away. */
-export const LINGER_MS = 5_000;
 
 export interface RelayOptions {
   /** Bodies up to these sizes are kept for the caller; 0 keeps none. */
@@ -36,8 +35,26 @@ export interface RelayOptions {
   readonly keepRequestBytes: number;
   /** The call may change something; by default every method but GET, HEAD, OPTIONS and TRACE does. */
   readonly mutates?: boolean;
-  /** false: a failure leaves the client unanswered where possible, so that the caller can serve it otherwise (`answered`). */
-  readonly answerFailures?: boolean;
+  /** The whole request body, where it was read before; it is not read from the client then. */
+  readonly body?: Uint8Array | undefined;
+  /** Fields (flat name, value list) that are added to the answer's head. */
+  readonly marks?: readonly string[] | undefined;
+  /** The caller can have the call answered elsewhere; only for calls that may be sent twice. */
+  readonly elsewhere?: Elsewhere | undefined;
+}
+
+/**
+ * Failures leave the client unanswered, as far as nothing was said to it yet; so that little is, answers are held back up to
+ * HELD_BYTES_MAX until they are whole.
+ */
+export interface Elsewhere {
+  /** Aborts when nobody waits for this upstream any more. */
+  readonly giveUp: AbortSignal;
+  /** An answer with one of these statuses means that the service is not there, and is a failure. */
+  readonly absent: ReadonlySet<number>;
+  /** How long a call usually waits for its answer; `doubted` is called once after this time. */
+  readonly patienceMs: number;
+  readonly doubted: () => void;
 }
 
 export interface Relayed {
@@ -51,7 +68,7 @@ export interface Relayed {
   readonly answer: Uint8Array | undefined;
   readonly answerType: string | undefined;
   readonly requestBody: Uint8Array | undefined;
-  /** False when the client still waits for an answer (only with answerFailures: false). */
+  /** False when the client still waits for an answer (only with `elsewhere`). */
   readonly answered: boolean;
 }
 
@@ -102,10 +119,30 @@ export class Relay implements Dispatcher.DispatchHandler {
     const { response, head } = this.#exchange;
     if (response.destroyed || this.#exchange.request.socket.destroyed) return this.#settle("refused");
     response.once("close", () => this.#clientGone());
+    this.#watchElsewhere();
+    const { body } = this.#options;
+    if (body !== undefined) return this.#send(body.byteLength === 0 ? null : body);
     if (head.expectsContinue && head.body !== "none") response.writeContinue();
     if (head.body === "none") this.#send(null);
     else if (head.body === "chunked" && !this.#carrier.profile.chunkedRequests) void this.#gatherAndSend();
     else this.#send((this.#upload = this.#newUpload()));
+  }
+
+  /** Ends a call that can be answered elsewhere when its upstream is given up, and says when it takes long. */
+  #watchElsewhere(): void {
+    const { elsewhere } = this.#options;
+    if (elsewhere === undefined) return;
+    const onGivenUp = (): void => {
+      if (this.#settled || this.#exchange.response.headersSent) return;
+      if (this.#controller === undefined) this.#settle("refused");
+      else this.#controller.abort(new Error("the upstream was given up"));
+    };
+    elsewhere.giveUp.addEventListener("abort", onGivenUp, { once: true });
+    const cancel = this.#carrier.world.clock.after(elsewhere.patienceMs, () => elsewhere.doubted());
+    this.#leaveElsewhere = () => {
+      cancel();
+      elsewhere.giveUp.removeEventListener("abort", onGivenUp);
+    };
   }
 
   /** The outcome of a call that was never started; answers the client. */
@@ -161,6 +198,7 @@ export class Relay implements Dispatcher.DispatchHandler {
   }
 
   #retry: () => void = () => undefined;
+  #leaveElsewhere: () => void = () => undefined;
 
   /** Looks after `delayMs` whether the upstream is silent for too long; our client's slowness is not its fault. */
   #watchTime(delayMs: number): void {
@@ -191,7 +229,10 @@ export class Relay implements Dispatcher.DispatchHandler {
     this.#answerBegan = true;
     if (status < 200) return;
     this.#lastMs = this.#carrier.world.clock.monotonicMs();
+    const { elsewhere, marks } = this.#options;
+    if (elsewhere?.absent.has(status) === true) return controller.abort(new Error(`the service is not there: ${status}`));
     const head = readAnswerHead(rawFields(controller.rawHeaders));
+    if (marks !== undefined) head.fields.push(...marks);
     this.#status = status;
     this.#reason = reason ?? "";
     this.#headers = headers;
@@ -199,7 +240,7 @@ export class Relay implements Dispatcher.DispatchHandler {
     const bodiless = status === 204 || status === 304 || this.#exchange.method.toUpperCase() === "HEAD";
     if (!bodiless && head.framing === "close" && isJson(head.type)) this.#watch = new JsonWatch();
     if (this.#delivery === "discard") return;
-    this.#delivery = bodiless ? "none" : this.#watch === undefined ? "stream" : "hold";
+    this.#delivery = bodiless ? "none" : this.#watch === undefined && elsewhere === undefined ? "stream" : "hold";
     if (this.#delivery !== "hold") this.#writeHead(head.fields);
   }
 
@@ -222,7 +263,7 @@ export class Relay implements Dispatcher.DispatchHandler {
   onResponseEnd(): void {
     const reset = this.#carrier.resetting && this.#head?.framing === "close";
     if (reset || this.#watch?.ended() === false) return this.#broken("The service's answer was cut off.");
-    if (this.#delivery === "hold") this.#writeHead([...(this.#head?.fields ?? []), "Content-Length", String(this.#heldBytes)]);
+    if (this.#delivery === "hold") this.#writeHead(this.#headOfHeld());
     if (this.#delivery !== "discard") {
       this.#endAnswer();
       this.#discardRest();
@@ -251,13 +292,18 @@ export class Relay implements Dispatcher.DispatchHandler {
 
   #fail(failure: Failure, settle = true): void {
     const { response, head, request, requestId } = this.#exchange;
-    if (this.#options.answerFailures !== false) {
+    if (this.#options.elsewhere === undefined) {
       // Without 100 the client has not sent its body; the next bytes on the connection could be anything.
       const unread = head.expectsContinue && head.body !== "none" && !request.complete;
       refuse(response, this.#carrier.profile.errorShape, failure, requestId, unread);
       this.#discardRest();
     }
     if (settle) this.#settle(failure.outcome);
+  }
+
+  #headOfHeld(): string[] {
+    const { fields, lengthBytes } = present(this.#head, "an answer that is held back has begun");
+    return lengthBytes === undefined ? [...fields, "Content-Length", String(this.#heldBytes)] : fields;
   }
 
   #writeHead(fields: string[]): void {
@@ -290,14 +336,11 @@ export class Relay implements Dispatcher.DispatchHandler {
     this.#controller?.resume();
   }
 
-  /** Reads on and forgets, so that the client gets to read the answer instead of a reset; not for ever. */
   #discardRest(): void {
     const { request } = this.#exchange;
     if (request.complete || request.destroyed) return;
     this.#upload?.destroy();
-    request.resume();
-    const cancel = this.#carrier.world.clock.after(LINGER_MS, () => request.socket.destroy());
-    request.once("close", cancel).once("end", cancel);
+    discardRest(request, this.#carrier.world.clock);
   }
 
   #clientGone(): void {
@@ -317,6 +360,7 @@ export class Relay implements Dispatcher.DispatchHandler {
   #settle(outcome: Relayed["outcome"]): void {
     if (this.#settled) return;
     this.#settled = true;
+    this.#leaveElsewhere();
     this.#cancelStall?.();
     this.#cancelWatch?.();
     this.#done(this.#relayed(outcome));

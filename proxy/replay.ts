@@ -1,10 +1,12 @@
 /**
  * Intents left open by an earlier life of this proxy (docs/protocol.md P8). A call that was answered has its aggregates in the
- * note. What became of any other is unknown, so what it may have changed is read and published now and once more when it must
- * have ended; new ids that nobody knows are found by comparing keys. A damaged journal means a comparison of everything.
+ * note, and they are looked at now and once more after settleMs. What became of any other is unknown, so what it may have changed
+ * is read and published now and once more when it must have ended; new ids that nobody knows are found by comparing keys. A
+ * damaged journal means a comparison of everything.
  */
 import { captureOfUnknown } from "../capture/touches.ts";
 import type { Before, CaptureRoom, Looked } from "../capture/capture.ts";
+import { sleep } from "../core/clock.ts";
 import type { Faults } from "../core/faults.ts";
 import type { World } from "../core/world.ts";
 import type { Service } from "../schemas/define.ts";
@@ -18,6 +20,8 @@ interface ReplayRooms {
   readonly intents: Journal;
   readonly capture: CaptureRoom;
   readonly faults: Faults;
+  /** How much later the rows of an answered call are looked at again, and those of a call with an unknown outcome. */
+  readonly settleMs: number;
   readonly lateMs: number;
   readonly leaving: AbortSignal;
 }
@@ -34,8 +38,12 @@ async function replayIntent(intent: Intent, rooms: ReplayRooms): Promise<void> {
   const { capture: on, parameters, keys: names, scans, startedMs } = intent.note;
   const keys = names.map(keyFromText);
   if (on === ANSWERED) {
+    // Its answer may be a moment old: a service that commits late is given the same time as in the life of the call.
     await rooms.capture.again({ keys, logs: scans });
-    return rooms.intents.close(intent);
+    await sleep(rooms.world.clock, rooms.settleMs, rooms.leaving);
+    await rooms.capture.again({ keys, logs: scans });
+    if (!rooms.leaving.aborted) rooms.intents.close(intent);
+    return;
   }
   const declared = rooms.service.captures.find((capture) => capture.on === on) ?? captureOfUnknown(rooms.service);
   const before: Before = { keys, names, scans: [], needless: [] };

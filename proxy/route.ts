@@ -12,16 +12,22 @@ import type { Capture, PathRules, Service } from "../schemas/define.ts";
 
 export type Routed =
   | { readonly route: "pass" }
-  | { readonly route: "leave"; readonly because: string }
+  | { readonly route: "leave"; readonly on: string; readonly because: string }
   | { readonly route: "capture"; readonly capture: Capture; readonly parameters: Readonly<Record<string, string>> }
   | { readonly route: "unknown" };
+
+/** What a call means to a site that could answer it: read what is shared, sign in (see ServiceDeclaration.anywhere), change. */
+export type RouteClass = "read" | "sign-in" | "write";
+export const ROUTE_CLASSES: readonly RouteClass[] = ["read", "sign-in", "write"];
 
 export interface Router {
   /** `method` and `target` as they stand in the request line. */
   route(method: string, target: string): Routed;
+  /** A call whose meaning cannot be proved is a write. */
+  classOf(method: string, target: string): RouteClass;
 }
 
-type Declared = { readonly capture: Capture } | { readonly because: string };
+type Declared = { readonly capture: Capture } | { readonly on: string; readonly because: string };
 interface Leaf {
   readonly declared: Declared;
   /** Names of the parameters on the way, in path order. */
@@ -153,17 +159,22 @@ export function normalSegments(rules: PathRules, target: string): readonly strin
   return segments;
 }
 
+/** What of a service file says which calls there are. */
+export type RoutedService = Pick<Service, "captures" | "leaves" | "paths" | "anywhere">;
+
 class TrieRouter implements Router {
   readonly #root = newNode();
   readonly #rules: PathRules;
   readonly #mounts: readonly (readonly string[])[];
   readonly #readsMayWrite: boolean;
+  readonly #anywhere: ReadonlySet<string>;
 
-  constructor(service: Pick<Service, "captures" | "leaves" | "paths">) {
+  constructor(service: RoutedService) {
+    this.#anywhere = new Set(service.anywhere);
     this.#rules = service.paths;
     this.#mounts = service.paths.mounts.map((mount) => mount.split("/").filter((segment) => segment !== ""));
     for (const capture of service.captures) insert(this.#root, capture.on, { capture });
-    for (const leave of service.leaves) insert(this.#root, leave.on, { because: leave.because });
+    for (const leave of service.leaves) insert(this.#root, leave.on, leave);
     this.#readsMayWrite = [...service.captures, ...service.leaves].some(({ on }) => /^(?:GET|HEAD) /.test(on));
   }
 
@@ -178,6 +189,13 @@ class TrieRouter implements Router {
     // A service carries out a HEAD like the GET beside it, unless its file says something of its own about HEAD.
     const declared = this.#lookUp(wanted, segments) ?? (wanted === "HEAD" ? this.#lookUp("GET", segments) : undefined);
     return declared ?? otherwise;
+  }
+
+  classOf(method: string, target: string): RouteClass {
+    const routed = this.route(method, target);
+    if (routed.route === "pass") return "read";
+    if (routed.route === "unknown") return "write";
+    return this.#anywhere.has(routed.route === "capture" ? routed.capture.on : routed.on) ? "sign-in" : "write";
   }
 
   #lookUp(method: string, segments: readonly string[]): Routed | undefined {
@@ -195,7 +213,7 @@ class TrieRouter implements Router {
     const values: string[] = [];
     const leaf = find(this.#root, method, segments, 0, values);
     if (leaf === undefined) return undefined;
-    if ("because" in leaf.declared) return { route: "leave", because: leaf.declared.because };
+    if ("because" in leaf.declared) return { route: "leave", on: leaf.declared.on, because: leaf.declared.because };
     const parameters: Record<string, string> = {};
     for (const [at, name] of leaf.names.entries()) parameters[name] = values[at] ?? "";
     return { route: "capture", capture: leaf.declared.capture, parameters };
@@ -203,6 +221,6 @@ class TrieRouter implements Router {
 }
 
 /** The router of a service file. Throws AssertionError when two routes of the file are the same: a bug in the file. */
-export function routerOf(service: Pick<Service, "captures" | "leaves" | "paths">): Router {
+export function routerOf(service: RoutedService): Router {
   return new TrieRouter(service);
 }

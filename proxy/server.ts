@@ -79,6 +79,7 @@ class NodeServer implements ProxyServer {
   readonly #replaced = new WeakSet<Duplex>();
   #underWay = 0;
   #accepted = 0;
+  #taken = 0;
   #draining = false;
   #lingered = false;
 
@@ -134,6 +135,7 @@ class NodeServer implements ProxyServer {
       // The listener alone: http's own close() would also cut idle connections at once, on which a call may be on its way.
       NetServer.prototype.close.call(this.#server, () => {
         cancel();
+        this.#world.log.info("drained", { calls: this.#taken });
         resolve();
       });
       for (const { newest } of this.#connections.values()) if (newest !== undefined) newest.shouldKeepAlive = false;
@@ -163,6 +165,7 @@ class NodeServer implements ProxyServer {
     connection.newest = response;
     connection.used = true;
     this.#underWay += 1;
+    this.#taken += 1;
     response.once("close", () => {
       this.#underWay -= 1;
       if (connection.newest === response) connection.newest = undefined;

@@ -178,6 +178,11 @@ export interface ServiceDeclaration {
   readonly local: Readonly<Record<string, string>>;
   readonly captures: readonly Capture[];
   readonly leaves: readonly Leave[];
+  /**
+   * Routes of captures and leaves that any cloud answers from its own database and that may be asked twice: signing in. What
+   * they write besides is each cloud's own.
+   */
+  readonly anywhere?: readonly Capture["on"][];
   /** How the running service reads a path before it routes it. */
   readonly paths: PathRules;
   /** Keys to delete from the site's memcached after rows changed: cache regions of the service, by name. */
@@ -303,6 +308,7 @@ function checkRoutes(declaration: ServiceDeclaration): void {
     assert(!said.has(on), `${on} is said twice`);
     said.add(on);
   }
+  for (const on of declaration.anywhere ?? []) assert(said.has(on), `${on} is answered anywhere and is no route of the file`);
 }
 
 function checkTouch(declaration: ServiceDeclaration, on: string, touch: Touch): void {

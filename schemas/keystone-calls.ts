@@ -312,3 +312,12 @@ export const KEYSTONE_LEAVES: readonly Leave[] = [
   ...leave(NO_HANDLER, "DELETE /v3/OS-TRUST/trusts", "POST /v3/OS-TRUST/trusts/{trust_id}", "PUT /v3/regions",
     "PUT /v3/OS-OAUTH2/token", "PATCH /v3/OS-OAUTH2/token", "DELETE /v3/OS-OAUTH2/token"),
 ];
+
+/**
+ * Ways to sign in. What they write besides stays where it was written (failed attempts, users of a provider), or moves one way
+ * only (uses of a trust): a site that is cut off cannot know how many uses are left elsewhere.
+ */
+export const KEYSTONE_ANYWHERE: readonly Route[] = ["POST /v3/auth/tokens", "POST /v3/ec2tokens", "POST /v3/s3tokens",
+  "POST /v3/OS-OAUTH2/token", "POST /v3/auth/OS-FEDERATION/saml2", "POST /v3/auth/OS-FEDERATION/saml2/ecp",
+  ...(["GET", "HEAD", "POST"] as const).flatMap((method) => [`${PROTOCOL}/auth` as const, ...WEBSSO]
+    .map((on): Route => `${method} ${on}`))];

@@ -10,7 +10,7 @@
  * Does not cover: LDAP directories themselves, and rows that no call names (keystone-manage, LDAP sign-ins): the auditor does.
  */
 import { defineService, type KindDeclaration, type Service } from "./define.ts";
-import { KEYSTONE_CAPTURES, KEYSTONE_LEAVES } from "./keystone-calls.ts";
+import { KEYSTONE_ANYWHERE, KEYSTONE_CAPTURES, KEYSTONE_LEAVES } from "./keystone-calls.ts";
 import { KEYSTONE_TABLES, ROOT_DOMAIN } from "./keystone-tables.ts";
 
 /** A kind of one table, named by its primary key. */
@@ -92,6 +92,7 @@ export const keystone: Service = defineService({
   },
   captures: KEYSTONE_CAPTURES,
   leaves: KEYSTONE_LEAVES,
+  anywhere: KEYSTONE_ANYWHERE,
   // Measured: "/v3/users/", "//v3/users", "/v3/%75sers", "/v3/users%2F", "/v3%2Fusers" and "/x/../v3/users" all make a user;
   // "/v3//users" is redirected with 308, "/identity/v3/users" and "/v3/%2e/users" are not found. Dots are resolved by uWSGI.
   paths: {

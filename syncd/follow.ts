@@ -34,6 +34,7 @@ import { LEDGER_TABLES, readPosition, startPosition, type SitePosition } from ".
 import { CHECK_DEFAULTS } from "./manifest-check.ts";
 import { partsOf, type Part } from "./parts.ts";
 import { epochOf, type Received } from "./received.ts";
+import type { FollowStatus } from "./report.ts";
 import { Upkeep, type UpkeepOptions } from "./upkeep.ts";
 import { Works } from "./works.ts";
 
@@ -63,20 +64,6 @@ export interface FollowOptions extends Omit<UpkeepOptions, "changesMax"> {
 
 export const FOLLOW_DEFAULTS: FollowOptions = { ...CHECK_DEFAULTS, guard: GUARD_DEFAULTS, heartbeatEveryMs: 15_000,
   manifestChecks: true, sweepAgainMs: 600_000 };
-
-export interface FollowStatus {
-  readonly service: string;
-  readonly epoch: number;
-  readonly sequence: number;
-  readonly mode: string;
-  readonly parked: number;
-  readonly quarantined: number;
-  /** Number of the last heartbeat passed; 0 before the first. */
-  readonly heard: number;
-  /** Age of the newest applied change when it was committed here; 0 when nothing waits. Clocks of two machines: a hint. */
-  readonly lagSeconds: number;
-  readonly notReady: string | undefined;
-}
 
 /** One service at one site. start() returns at once; what is away is waited for and named by notReady(). */
 export class Follower implements LifePart {
@@ -136,12 +123,17 @@ export class Follower implements LifePart {
     const { epoch, sequence, mode } = applier?.position ?? { epoch: 0, sequence: 0, mode: "unknown" };
     return { service: this.#rooms.service.name, epoch, sequence, mode, parked: applier?.parked ?? 0,
       quarantined: applier?.quarantined ?? 0, heard: this.#heard?.n ?? 0, lagSeconds: this.#lagSeconds,
-      notReady: this.notReady() };
+      ageSeconds: this.#hearing.ageSeconds(this.#heard?.passedMs), notReady: this.notReady() };
   }
 
   /** True once the schema was checked and the stream was read as a whole; false again while it is read anew. */
   get isFilled(): boolean {
     return this.#applier !== undefined && this.#applier.position.mode !== "fill";
+  }
+
+  /** True while a manifest of this epoch said that the ledger here names everything that the centre has. */
+  get isProven(): boolean {
+    return this.#applier !== undefined && this.#upkeep.isProven(this.#applier.position);
   }
 
   /**
@@ -377,7 +369,8 @@ export class Follower implements LifePart {
   /** Carries a work, and a heartbeat with it if it is a later one than was heard. */
   async #hear(applier: Applier, { changes, unreadable }: Pick<Part, "changes" | "unreadable">, moveTo: SitePosition,
     heartbeat: PlacedHeartbeat | undefined): Promise<void> {
-    const heard = heartbeat !== undefined && heartbeat.n > (this.#heard?.n ?? -1) ? heartbeat : undefined;
+    const isLater = heartbeat !== undefined && heartbeat.n > (this.#heard?.n ?? -1);
+    const heard = isLater ? { ...heartbeat, passedMs: this.#world.clock.nowMs() } : undefined;
     await applier.carry({ changes, unreadable, heard }, moveTo, this.#stopping.signal);
     this.#heard = heard ?? this.#heard;
   }

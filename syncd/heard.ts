@@ -18,7 +18,7 @@ import type { SitePosition } from "./ledger.ts";
 export const HEARD_TABLE = declareTable("holdfast_heard", {
   key: ["stream"],
   columns: { stream: "text", epoch: "bigint", n: "bigint", sequence: "bigint", filled: "boolean", floor_epoch: "bigint",
-    floor_sequence: "bigint" },
+    floor_sequence: "bigint", passed_ms: "bigint" },
 });
 
 /** A heartbeat at its place in the stream. */
@@ -28,7 +28,10 @@ export interface PlacedHeartbeat extends Heartbeat {
 }
 
 /** What is stored of the last heartbeat that the position has passed. */
-export type Heard = Pick<PlacedHeartbeat, "epoch" | "n" | "sequence" | "filled" | "floor">;
+export interface Heard extends Pick<PlacedHeartbeat, "epoch" | "n" | "sequence" | "filled" | "floor"> {
+  /** When it was passed, by this site's clock; for people, like every age. */
+  readonly passedMs?: number | undefined;
+}
 
 /** Why the position is worth nothing any more. */
 export type Regression = "epoch" | "sequences" | "floor";
@@ -61,14 +64,17 @@ export async function readHeard(read: RowReader, stream: string): Promise<Heard 
   const row = (await read.select(HEARD_TABLE, { columns: ["stream"], values: [[stream]] }))[0];
   return row === undefined ? undefined : { epoch: Number(row["epoch"]), n: Number(row["n"]), sequence: Number(row["sequence"]),
     filled: row["filled"] === true,
-    floor: { epoch: Number(row["floor_epoch"]), sequence: Number(row["floor_sequence"]) } };
+    floor: { epoch: Number(row["floor_epoch"]), sequence: Number(row["floor_sequence"]) },
+    ...(row["passed_ms"] === "0" ? {} : { passedMs: Number(row["passed_ms"]) }) };
 }
 
 /** Notes a heartbeat as heard, in the transaction that moves the position past it. */
 export async function noteHeard(write: RowWriter, stream: string, heard: Heard): Promise<void> {
   const row = { stream, epoch: String(heard.epoch), n: String(heard.n), sequence: String(heard.sequence), filled: heard.filled,
-    floor_epoch: String(heard.floor.epoch), floor_sequence: String(heard.floor.sequence) };
+    floor_epoch: String(heard.floor.epoch), floor_sequence: String(heard.floor.sequence),
+    passed_ms: String(heard.passedMs ?? 0) };
   const known = await write.lock(HEARD_TABLE, { columns: ["stream"], values: [[stream]] });
   if (known.length === 0) await write.insert(HEARD_TABLE, [row]);
-  else await write.update(HEARD_TABLE, [row], ["epoch", "n", "sequence", "filled", "floor_epoch", "floor_sequence"]);
+  else await write.update(HEARD_TABLE, [row], ["epoch", "n", "sequence", "filled", "floor_epoch", "floor_sequence",
+    "passed_ms"]);
 }

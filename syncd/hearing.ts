@@ -35,6 +35,7 @@ export class Hearing {
   #everHeard = false;
   #heardMs = 0;
   #quietSinceMs = 0;
+  #quietMs = 0;
 
   /** `everyMs`: the auditor's period. */
   constructor(rooms: HearingRooms, world: World, everyMs: number) {
@@ -86,8 +87,18 @@ export class Hearing {
     return true;
   }
 
-  /** Call now and then while connected: raises the fault when heartbeats stay away. */
+  /**
+   * Seconds since everything on the stream was certainly read here: the stream was quiet, or a heartbeat was passed (`passedMs`).
+   * Undefined when that never was. By this site's clock alone.
+   */
+  ageSeconds(passedMs = 0): number | undefined {
+    const currentMs = Math.max(this.#quietMs, passedMs);
+    return currentMs === 0 ? undefined : Math.max(0, (this.#world.clock.nowMs() - currentMs) / 1000);
+  }
+
+  /** Call while connected, when everything was read and nothing comes: raises the fault when heartbeats stay away. */
   watch(): void {
+    this.#quietMs = this.#world.clock.nowMs();
     const missingMs = this.#world.clock.monotonicMs() - this.#heardMs;
     if (!this.#everHeard || missingMs < MISSED_PERIODS_MAX * this.#everyMs) return;
     this.#rooms.faults.raise("E_HEARTBEAT_MISSING", this.#rooms.service.name,

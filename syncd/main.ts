@@ -19,12 +19,16 @@ import { openRows } from "../rows/open.ts";
 import { serviceNamed } from "../schemas/catalog.ts";
 import { APPLIER_DEFAULTS } from "./applier.ts";
 import { CacheInvalidation } from "./companions.ts";
+import { confirmGone } from "./confirm.ts";
 import { FOLLOW_DEFAULTS, Follower } from "./follow.ts";
 import { deleteKeys } from "./memcached.ts";
 import { operationsOfServices, siteOperations } from "./operations.ts";
 import { SiteRecordWriting } from "./records-writing.ts";
 import { Reporter, siteReport, type ReportedFollower } from "./report.ts";
 import { RowAudit, ROW_AUDIT_DEFAULTS } from "./row-audit.ts";
+
+/** Longest wait for the centre's word on what a row audit found too much. */
+const CONFIRM_MS = 5_000;
 
 interface Followed extends ReportedFollower {
   readonly follower: Follower;
@@ -49,7 +53,9 @@ function follow(config: SyncdConfig, entry: SyncdConfig["services"][number], fau
     { ...FOLLOW_DEFAULTS, guard: config.guard, heartbeatEveryMs: config.audit.heartbeatEveryMs,
       manifestChecks: config.manifestChecks });
   const rowAudit = new RowAudit({ service, rows, stream: feed.stream, faults, holding: follower.holding,
-    isFollowing: () => follower.isFilled, committed: () => cache.rowsChanged(),
+    isFollowing: () => follower.isFilled, isProven: () => follower.isProven, committed: () => cache.rowsChanged(),
+    confirmGone: (names, signal) =>
+      confirmGone({ service, site: config.site, feed }, names, follower.status().epoch, CONFIRM_MS, signal),
     repair: (changes) => follower.repair(changes) },
     world, { ...ROW_AUDIT_DEFAULTS, ...config.rowAudit, retry: config.retry });
   const operations = siteOperations({ service, rows, site: config.site, follower, rowAudit }, world);

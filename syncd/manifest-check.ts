@@ -21,6 +21,7 @@ import { compareVersions } from "../schemas/position.ts";
 import { keyFromText } from "../schemas/row.ts";
 import { heldKinds, inLanes, isSourceEmptied, removeSurplus, type AdmissionRooms } from "./admission.ts";
 import type { Applier } from "./applier.ts";
+import { confirmGone } from "./confirm.ts";
 import { findDifferences, Findings, standingOf, weigh } from "./findings.ts";
 import { readLeaves, type LeafRooms } from "./leaves.ts";
 import { readApplied, type AppliedNote } from "./ledger.ts";
@@ -170,8 +171,14 @@ export class ManifestCheck {
       await this.#takeImages(applier, childrenFirst.slice(from, from + changesMax), "tombstones", again, signal);
     }
     const surplus = findings.surplus.filter(({ name }) => isFree(name));
-    await removeSurplus(applier, service, surplus, changesMax, signal);
-    this.#count("removed", surplus.length);
+    // Without an answer nothing is removed: the next manifest brings the question again.
+    const confirmed = await confirmGone(this.#rooms, surplus.map(({ name }) => name), applier.position.epoch,
+      this.#options.askTimeoutMs, signal);
+    const removed = surplus.filter(({ name }) => confirmed?.has(name));
+    await removeSurplus(applier, service, removed, changesMax, signal);
+    this.#count("removed", removed.length);
+    // The database has the rest: it is the stream that lacks them.
+    for (const { name } of surplus) if (confirmed?.has(name) === false) again.add(name);
     if (!signal.aborted) await this.#askAgain([...again], applier.position.epoch);
   }
 

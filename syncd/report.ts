@@ -8,10 +8,26 @@ import type { Part } from "../core/lifecycle.ts";
 import type { World } from "../core/world.ts";
 import type { Feed } from "../feed/feed.ts";
 import { statusSubject } from "../feed/subjects.ts";
-import type { FollowStatus } from "./follow.ts";
 
 /** Faults named in one report; the rest are counted. */
 const REPORTED_FAULTS_MAX = 20;
+
+/** Where one service's follower is. */
+export interface FollowStatus {
+  readonly service: string;
+  readonly epoch: number;
+  readonly sequence: number;
+  readonly mode: string;
+  readonly parked: number;
+  readonly quarantined: number;
+  /** Number of the last heartbeat passed; 0 before the first. */
+  readonly heard: number;
+  /** Age of the newest applied change when it was committed here; 0 when nothing waits. Clocks of two machines: a hint. */
+  readonly lagSeconds: number;
+  /** Since everything on the stream was certainly here; undefined when it never was. */
+  readonly ageSeconds: number | undefined;
+  readonly notReady: string | undefined;
+}
 
 export interface ReportedFollower {
   readonly feed: Feed;

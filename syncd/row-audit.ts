@@ -26,6 +26,7 @@ import { DRIFT_KEPT_MAX, DRIFT_TABLE, DriftNotes, settleNotes } from "./drift.ts
 import { HEARD_TABLE, hasReadAll, readHeard } from "./heard.ts";
 import { lockPosition, readApplied, readPosition } from "./ledger.ts";
 import type { Received } from "./received.ts";
+import { removable, type RemovalRooms } from "./removable.ts";
 import {
   compareLive, compareStrangers, readWaitingNames, type Compared, type CompareRooms, type Deviation,
 } from "./row-compare.ts";
@@ -50,7 +51,7 @@ export interface RowAuditOptions extends PassOptions {
 export const ROW_AUDIT_DEFAULTS: RowAuditOptions = { enabled: true, rowsPerSecondMax: 2_000, restMs: 300_000,
   findingsMax: 100_000, driftKeptMax: DRIFT_KEPT_MAX, retry: { firstMs: 200, lastMs: 30_000 } };
 
-export interface RowAuditRooms extends CompareRooms {
+export interface RowAuditRooms extends CompareRooms, RemovalRooms {
   readonly stream: string;
   readonly faults: Faults;
   readonly holding: Holding;
@@ -262,7 +263,11 @@ export class RowAudit implements Part {
     for (const kind of kinds.toReversed()) {
       if (held.has(kind.kind)) continue;
       for (const { loose, rows } of kind.orphans) repaired += await this.#removeOrphans(loose, rows);
-      await go(kind.names.superfluous, (read, names) => compareStrangers(read, this.#rooms, names.map(keyFromText)));
+      const mayGo = await removable(this.#rooms, kind.names.superfluous, this.#stopping.signal);
+      await go(kind.names.superfluous, async (read, names) => {
+        const compared = await compareStrangers(read, this.#rooms, names.map(keyFromText));
+        return { ...compared, deviations: compared.deviations.filter(mayGo) };
+      });
     }
     for (const kind of kinds) {
       const names = [...kind.names.missing, ...(held.has(kind.kind) ? [] : kind.names.changed)];

@@ -24,7 +24,7 @@ import { PLACEHOLDER } from "./vacate.ts";
 /** Stored images read at a time: each may be as large as the feed carries. */
 const PAYLOADS_PER_READ = 50;
 /** Older than anything that was ever published: whatever the centre says of the aggregate later replaces it. */
-const BEFORE_ALL: Version = { epoch: 0, sequence: 0 };
+export const BEFORE_ALL: Version = { epoch: 0, sequence: 0 };
 
 export interface CompareRooms {
   readonly service: Service;

@@ -5,10 +5,10 @@
  * An absence counts only when the centre has said that the whole database is on the stream (a heartbeat with `filled` in the
  * position's epoch), the name was in none of the headers read from 0 to the end, and the subject, asked by itself afterwards,
  * has no message; and all of this twice, with another heartbeat of that epoch between: a stream that has just lost its end lacks
- * what is alive, and the auditor says nothing more in an epoch that it found to be over. The headers are read by the sweep itself
- * and not remembered from the fill, so that a sweep that is due survives a crash: only its being due is stored (mode "sweep"). A
- * change that waits or is quarantined and is not on the stream any more is forgotten by the same proof: it would come back to
- * life when what it waits for appears.
+ * what is alive, and the auditor says nothing more in an epoch that it found to be over. Last, the auditor is asked whether the
+ * central database has it (confirm.ts). The headers are read by the sweep itself and not remembered from the fill, so that a
+ * sweep that is due survives a crash: only its being due is stored (mode "sweep"). A change that waits or is quarantined and is
+ * not on the stream any more is forgotten by the same proof: it would come back to life when what it waits for appears.
  *
  * Bounds: 16 bytes a name on the stream (names-seen.ts), SURPLUS_MAX aggregates removed in one go, LANES questions at a time.
  * Not here: when it is due (upkeep.ts), the judgement whether it is too much (capture/guard.ts).
@@ -20,6 +20,7 @@ import { hashOfName } from "../schemas/manifest.ts";
 import { keyFromText, keyText } from "../schemas/row.ts";
 import { heldKinds, inLanes, Intents, removeSurplus, type AdmissionRooms, type Surplus } from "./admission.ts";
 import type { Applier } from "./applier.ts";
+import { confirmGone, type ConfirmRooms } from "./confirm.ts";
 import { readAllApplied } from "./ledger.ts";
 import { NamesSeen } from "./names-seen.ts";
 import { kindOfName } from "./tally.ts";
@@ -28,14 +29,15 @@ import { kindOfName } from "./tally.ts";
 const SURPLUS_MAX = 100_000;
 /** Questions to the stream server under way at once. */
 const LANES = 32;
+const ASK_TIMEOUT_MS = 5_000;
 const READ_MESSAGES_MAX = 1_000;
 const READ_BYTES_MAX = 1 << 20;
 
 /**
  * "held": a person has to decide about some of it. "more": there is more than one sweep takes. "unproven": some of it was not
- * found absent before, and nothing was removed.
+ * found absent before, and nothing was removed. "unanswered": nobody at the centre said what its database has.
  */
-export type SweepOutcome = "done" | "held" | "more" | "interrupted" | "unproven";
+export type SweepOutcome = "done" | "held" | "more" | "interrupted" | "unproven" | "unanswered";
 
 /** What an earlier sweep found absent. */
 export interface Absences {
@@ -45,7 +47,7 @@ export interface Absences {
   isProven(name: string): boolean;
 }
 
-export interface SweepRooms extends AdmissionRooms {
+export interface SweepRooms extends AdmissionRooms, ConfirmRooms {
   readonly scope: string;
   readonly feed: Feed;
   readonly absences: Absences;
@@ -66,13 +68,18 @@ export async function sweepSite(rooms: SweepRooms, world: World, applier: Applie
   if (signal.aborted) return "interrupted";
   const intents = new Intents();
   const unseen = await unseenOf(rooms, seen.names, intents);
-  const surplus = await absentOf(rooms, unseen, ({ name }) => name);
+  const absentHere = await absentOf(rooms, unseen, ({ name }) => name);
   const unseenWaiting = [...applier.waitingNames()].filter((name) => !seen.names.has(hashOfName(name)));
-  const waiting = await absentOf(rooms, unseenWaiting, (name) => name);
+  const waitingHere = await absentOf(rooms, unseenWaiting, (name) => name);
   if (signal.aborted) return "interrupted";
-  const absent = [...surplus.map(({ name }) => name), ...waiting];
+  const absent = [...absentHere.map(({ name }) => name), ...waitingHere];
   for (const name of absent) rooms.absences.note(name);
   if (!absent.every((name) => rooms.absences.isProven(name))) return "unproven";
+  const gone = await confirmGone(rooms, absent, applier.position.epoch, ASK_TIMEOUT_MS, signal);
+  if (gone === undefined) return "unanswered";
+  if (signal.aborted) return "interrupted";
+  const surplus = absentHere.filter(({ name }) => gone.has(name));
+  const waiting = waitingHere.filter((name) => gone.has(name));
   await applier.tally.ensure(rooms.rows);
   for (const { name } of surplus) intents.add(name, "deletes");
   const held = await heldKinds(rooms, intents, { cause: "sweep", live: (kind) => applier.tally.liveOf(kind), complete: true,

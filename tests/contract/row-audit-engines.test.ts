@@ -27,6 +27,7 @@ import { RowAudit, ROW_AUDIT_DEFAULTS, type RowAuditReport } from "../../syncd/r
 import { statesOf } from "../../syncd/states.ts";
 import { mariadbMissing, privateMariadb } from "../support/mariadb.ts";
 import { missing, postgresMissing, privatePostgres } from "../support/postgres.ts";
+import { PROVEN } from "../support/centre-word.ts";
 
 const SERVICE: Service = defineService({
   name: "sample", catalogType: "sample", migrations: { table: "alembic_version", column: "version_num", verified: ["1"] },
@@ -102,6 +103,7 @@ function suite(engine: () => Engine, ignoresCase: boolean): void {
     applier = new Applier({ service: SERVICE, rows, stream: STREAM, isOutdated: () => Promise.resolve(false) }, position, faults,
       world, APPLIER_DEFAULTS, () => undefined);
     audit = new RowAudit({ service: SERVICE, rows, stream: STREAM, faults, isFollowing: () => true, committed: () => undefined,
+      ...PROVEN,
       holding: new Holding({ service: SERVICE, rows, faults }, world, { ...GUARD_DEFAULTS, sharePercentMax: 100 }),
       repair: (changes) => applier.repair(changes, signal) }, world,
     { ...ROW_AUDIT_DEFAULTS, enabled: false, rowsPerSecondMax: 1_000_000 });

@@ -7,7 +7,7 @@
  */
 import { spawnSync } from "node:child_process";
 import { strict as assert } from "node:assert";
-import { mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { until } from "../../lab/waiting.ts";
 import { Fleet, orSkip, PATIENT } from "../support/fleet.ts";
@@ -131,21 +131,33 @@ describe("a centre and a site through outages", function () {
   });
 
   it("lose no accepted call when the proxy is asked to end under load", async () => {
+    const restarts = 3;
     for (const fleet of opened) {
       const load = await fleet.load(14);
+      // What this life has answered before is not the load's.
+      assert.deepEqual(await fleet.proxy.end("SIGTERM"), { code: 0, signal: null });
+      await fleet.proxy.start();
       load.start();
-      for (let restart = 0; restart < 3; restart += 1) {
+      for (let restart = 0; restart < restarts; restart += 1) {
         await answersMore(fleet, () => load.answers, 15);
         assert.deepEqual(await fleet.proxy.end("SIGTERM"), { code: 0, signal: null });
         await fleet.proxy.start();
       }
       const tally = await load.stop();
-      assert.equal(tally.lost, 0, JSON.stringify({ ...tally, why: load.lostReasons() }));
+      // Between a listener's last look at its queue and its close the system may take a connection that nobody accepts any more.
+      assert.ok(tally.lost <= restarts, JSON.stringify({ ...tally, why: load.lostReasons() }));
       await fleet.quiet(fleet.proxy);
       await fleet.equal();
       assert.deepEqual(await fleet.proxy.end("SIGTERM"), { code: 0, signal: null });
+      const taken = drainedCalls(fleet.proxy.plan.log).slice(-restarts - 1).reduce((sum, calls) => sum + calls, 0);
+      assert.equal(taken, load.answers, "every call that a proxy took was answered");
       assert.equal(await fleet.openIntents(), 0, "what a drained proxy left open was closed by the next");
       await fleet.proxy.start();
     }
   });
 });
+
+/** How many calls each life of a proxy had taken when it was drained, oldest first: what its log says. */
+function drainedCalls(log: string): readonly number[] {
+  return [...readFileSync(log, "utf8").matchAll(/^\{.*"calls":(\d+).*"drained".*$/gm)].map(([, calls]) => Number(calls));
+}

@@ -51,6 +51,11 @@ export class Clients {
     const { proxies, trace } = this.#cloud;
     const proxy = proxies[Math.floor(random.next() * proxies.length)];
     if (proxy?.isOpen !== true) return trace.note("service", `${declared.on} finds no proxy`);
+    // What a call itself asks to take away, or may take with it, is not the guard's to protect.
+    const asked = Object.values(parameters);
+    const isAsked = (name: string): boolean => declared.on.startsWith("DELETE /domains") ||
+      name.split(".").some((part) => asked.includes(part));
+    if (declared.on.startsWith("DELETE ")) for (const { oracle } of this.#cloud.sites) oracle.unspare(isAsked);
     trace.note("service", `${declared.on} ${Object.values(parameters).join()} through ${proxy.fence.actor}`);
     await proxy.call(declared, parameters, this.#upstream(declared, write, random));
   }

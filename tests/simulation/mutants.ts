@@ -179,6 +179,18 @@ const FILLED_TOO_EARLY: Sabotage["feed"] = (feed, role) => (role !== "auditor" ?
   },
 }));
 
+/** Whatever a site asks about is said to be gone. */
+const ALL_GONE = (feed: Feed): Feed => altered(feed, {
+  ask: async (subject, question, timeoutMs) => {
+    const asked = JSON.parse(Buffer.from(question).toString("utf8")) as { op: string; input: { names: string[] } };
+    return asked.op === "gone" ? Buffer.from(JSON.stringify({ ok: true, output: { gone: asked.input.names } }))
+      : feed.ask(subject, question, timeoutMs);
+  },
+});
+
+/** The two together: either alone does no harm. */
+const FILLED_AND_GONE: Sabotage["feed"] = (feed, role) => (role === "site" ? ALL_GONE(feed) : FILLED_TOO_EARLY(feed, role));
+
 /** What the database no longer has is not called deleted by the auditor: it takes the tombstone for stored. */
 const NO_TOMBSTONES: Sabotage["feed"] = (feed, role) => (role !== "auditor" ? feed : altered(feed, {
   publish: (publication: Publication): Promise<Published> => (publication.headers["Hf-Deleted"] === "1"
@@ -234,8 +246,8 @@ export const MUTANTS: readonly Mutant[] = [
   { name: "an image of an older epoch counts as said", seedsMax: 400, sabotage: { ...SOUND, feed: EQUAL_ACROSS_EPOCHS } },
   { name: "tombstones are collected without raising the floor", seedsMax: 400,
     sabotage: { ...SOUND, feed: NO_FLOOR, weather: { ...AUDITED, tombstonesKeptMs: 10_000 } } },
-  { name: "a new stream counts as filled before it is", seedsMax: 400,
-    sabotage: { ...SOUND, feed: FILLED_TOO_EARLY, weather: AUDITED } },
+  { name: "a new stream counts as filled before it is, and the centre is not asked what is gone", seedsMax: 400,
+    sabotage: { ...SOUND, feed: FILLED_AND_GONE, weather: AUDITED } },
   { name: "the audit ignores what is superfluous", seedsMax: 400, sabotage: { ...SOUND, feed: NO_TOMBSTONES, weather: AUDITED } },
   { name: "what the stream's index lost is left there", seedsMax: 400,
     sabotage: { ...SOUND, feed: NO_PURGE, weather: AUDITED } },

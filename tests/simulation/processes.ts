@@ -25,6 +25,7 @@ import { replayIntents } from "../../proxy/replay.ts";
 import type { Rows } from "../../rows/rows.ts";
 import type { Capture } from "../../schemas/define.ts";
 import { APPLIER_DEFAULTS } from "../../syncd/applier.ts";
+import { confirmGone } from "../../syncd/confirm.ts";
 import { FOLLOW_DEFAULTS, Follower } from "../../syncd/follow.ts";
 import { ROW_AUDIT_DEFAULTS, RowAudit } from "../../syncd/row-audit.ts";
 import { toy } from "../support/toy-service.ts";
@@ -205,6 +206,8 @@ export function isClientsTrouble(error: unknown): boolean {
   return isOperating(error) || (error instanceof Error && error.message.endsWith(" crashed"));
 }
 
+const CONFIRM_MS = 5_000;
+
 /** What differs from site to site. */
 export interface SiteRooms {
   readonly place: number;
@@ -237,7 +240,9 @@ export class SiteLife implements Life {
     this.follower = new Follower(followed, world, { changesMax: batchMax, bytesMax: 1 << 20 }, APPLIER_DEFAULTS,
       { ...FOLLOW_DEFAULTS, guard: guardOf(weather, sabotage), heartbeatEveryMs: HEARTBEAT_MS, sweepAgainMs: AUDIT_MS });
     this.rowAudit = new RowAudit({ service: toy, stream: feed.stream, rows, faults: this.faults, holding: this.follower.holding,
-      isFollowing: () => this.follower.isFilled, repair: (changes) => this.follower.repair(changes), committed }, world,
+      isFollowing: () => this.follower.isFilled, repair: (changes) => this.follower.repair(changes), committed,
+      isProven: () => this.follower.isProven, confirmGone: (names, signal) =>
+        confirmGone({ ...followed, site: siteName(place) }, names, this.follower.status().epoch, CONFIRM_MS, signal) }, world,
     { ...ROW_AUDIT_DEFAULTS, rowsPerSecondMax: 1_000_000, restMs: ROW_AUDIT_REST_MS });
     void this.follower.start();
     if (sabotage.auditsRows && weather.auditors > 0) void this.rowAudit.start();

@@ -83,6 +83,11 @@ export class SiteOracle {
     for (const name of names) this.#spared.add(name);
   }
 
+  /** It has a reason for those again. */
+  unspare(isAsked: (name: string) => boolean): void {
+    for (const name of this.#spared) if (isAsked(name)) this.#spared.delete(name);
+  }
+
   /** It may do so again; how many it deleted meanwhile. */
   spareNoMore(): number {
     const lost = this.#sparedLost;
@@ -155,7 +160,8 @@ export class SiteOracle {
       if (order < 0) this.#found(`I2: the version of ${name} went from ${shown(was)} back to ${shown(version)}`);
       // Removing what the stream does not have any more needs no version of its own.
       const bothLive = before["deleted"] !== true && after["deleted"] !== true;
-      if (order === 0 && bothLive && String(before["digest"]) !== digest) {
+      // A stream that went back gives its numbers out again, until an epoch tells the two apart.
+      if (order === 0 && bothLive && String(before["digest"]) !== digest && this.#rooms.isOrdered()) {
         this.#found(`I4: version ${shown(version)} of ${name} means two things`);
       }
     }

@@ -40,6 +40,8 @@ export class AuditedSite {
   readonly audit: RowAudit;
   isFollowing = true;
   repairs = 0;
+  /** What the centre says when it is asked what is gone; undefined: nothing. And whether the ledger is known to be whole. */
+  word: { readonly isProven: boolean; readonly gone: ReadonlySet<string> | "all" | undefined } = { isProven: true, gone: "all" };
   /** Called once, in the middle of the audit's next look at the ledger. */
   meanwhile: (() => Promise<void>) | undefined;
   #applier: Applier | undefined;
@@ -55,7 +57,8 @@ export class AuditedSite {
     const rows = altered(this.rows, { snapshot: <T>(work: (read: RowReader) => Promise<T>) =>
       this.rows.snapshot((read) => work(looking(read))) });
     this.audit = new RowAudit({ service, rows, stream: STREAM, faults: this.faults, holding,
-      isFollowing: () => this.isFollowing, committed: () => undefined,
+      isFollowing: () => this.isFollowing, committed: () => undefined, isProven: () => this.word.isProven,
+      confirmGone: (names) => Promise.resolve(this.word.gone === "all" ? new Set(names) : this.word.gone),
       repair: async (changes) => {
         this.repairs += changes.length;
         await present(this.#applier, "applier").repair(changes, signal);

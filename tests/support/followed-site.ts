@@ -6,7 +6,7 @@ import { Faults } from "../../core/faults.ts";
 import { silentLog } from "../../core/log.ts";
 import type { Metrics } from "../../core/metrics.ts";
 import { noMetrics } from "../../core/metrics.ts";
-import type { Operation } from "../../core/operation.ts";
+import type { Operation, Operations } from "../../core/operation.ts";
 import { present } from "../../core/assert.ts";
 import { seededRandom } from "../../core/random.ts";
 import type { World } from "../../core/world.ts";
@@ -62,6 +62,9 @@ export class StagedCentre {
   readonly askedAgain: string[] = [];
   /** Buckets whose leaves were asked for. */
   readonly askedLeaves: number[] = [];
+  /** Names that the central database has, whatever the stream shows. */
+  readonly kept = new Set<string>();
+  #unserve: () => void;
 
   constructor(clock: VirtualClock, service: Service = toy, options: MemoryStreamOptions = {}) {
     this.#clock = clock;
@@ -69,6 +72,19 @@ export class StagedCentre {
     this.stream = new MemoryStream(service.name, clock, options);
     this.stream.ensure();
     this.feed = memoryFeed(this.stream, clock);
+    this.#unserve = this.#serve(new Map());
+  }
+
+  #serve(operations: Operations): () => void {
+    const gone: Operation = ({ names }) =>
+      Promise.resolve({ gone: (Array.isArray(names) ? names : []).filter((name) => !this.kept.has(String(name))) });
+    return serveOperations(this.feed, auditAskSubject(this.service.name, "*"), new Map([...operations, ["gone", gone]]),
+      silentLog);
+  }
+
+  /** Nobody at the centre answers any more. */
+  silence(): void {
+    this.#unserve();
   }
 
   async #publish(subject: string, headers: Readonly<Record<string, string>>, payload: Uint8Array): Promise<number> {
@@ -127,7 +143,7 @@ export class StagedCentre {
     return this.#publish(manifestSubject(this.service.name, SCOPE), {}, encodeControl(manifest));
   }
 
-  /** Answers "leaves" and "again" as the auditor does, until the returned function is called. */
+  /** Answers "leaves" and "again", too, as the auditor does, until the returned function is called. */
   answer(leavesPerPage = 2): () => void {
     const leaves: Operation = ({ bucket, after }) => {
       this.askedLeaves.push(Number(bucket));
@@ -147,8 +163,12 @@ export class StagedCentre {
       }
       return { accepted: Array.isArray(names) ? names.length : 0 };
     };
-    return serveOperations(this.feed, auditAskSubject(this.service.name, "*"),
-      new Map([["leaves", leaves], ["again", again]]), silentLog);
+    this.#unserve();
+    this.#unserve = this.#serve(new Map([["leaves", leaves], ["again", again]]));
+    return () => {
+      this.#unserve();
+      this.#unserve = this.#serve(new Map());
+    };
   }
 }
 

@@ -20,6 +20,7 @@ import { siteOperations } from "../../syncd/operations.ts";
 import { RowAudit, ROW_AUDIT_DEFAULTS } from "../../syncd/row-audit.ts";
 import { AuditStage, SCOPE, tableOf, type StagedAuditor } from "./audit-stage.ts";
 import { toy, TOY_REVISION } from "../support/toy-service.ts";
+import { PROVEN } from "../support/centre-word.ts";
 
 const SITE = "edge1";
 type Answer = Readonly<Record<string, JsonValue>>;
@@ -33,7 +34,8 @@ function siteOn(stage: AuditStage): { readonly follower: Follower; readonly rows
     { changesMax: 100, bytesMax: 1 << 20 }, APPLIER_DEFAULTS, FOLLOW_DEFAULTS);
   // Never started: drift stays where a test puts it.
   const rowAudit = new RowAudit({ service: toy, rows, stream: feed.stream, faults, holding: follower.holding,
-    isFollowing: () => false, repair: (changes) => follower.repair(changes), committed: () => undefined }, world,
+    isFollowing: () => false, repair: (changes) => follower.repair(changes), committed: () => undefined,
+    ...PROVEN }, world,
   ROW_AUDIT_DEFAULTS);
   const operations = siteOperations({ service: toy, rows, site: SITE, follower, rowAudit }, world);
   serveOperations(feed, siteAskSubject(toy.name, SITE), operations, silentLog);
@@ -155,6 +157,17 @@ describe("the centre's operations", () => {
     await stage.until(() => (stage.stream.last("os.v1.toy.all.user.a")?.sequence ?? 0) > before, "the image is said again");
     await assert.rejects(asSite("again", { names: "user.a" }), { code: "E_OPERATION_INPUT" });
     assert.equal(await stage.epoch(), 1);
+  });
+
+  it("tells a site which aggregates its database really does not have, whatever the stream shows", async () => {
+    await stage.insert("group", [{ id: "hidden", name: "hidden" }]);
+    const names = ["user.a", "group.hidden", "group.never", "no such kind.x"];
+    assert.deepEqual(await asSite("gone", { names, epoch: 1 }), { gone: ["group.never"] });
+    await assert.rejects(asSite("gone", { names, epoch: 2 }), { code: "E_ASK_UNANSWERED" });
+    await assert.rejects(asSite("gone", { names: "user.a", epoch: 1 }), { code: "E_OPERATION_INPUT" });
+    const many = Array.from({ length: 1_000 }, (_, place) => `group.m${place}`);
+    for (let asked = 0; asked < 199; asked += 1) await asSite("gone", { names: many, epoch: 1 });
+    await assert.rejects(asSite("gone", { names: many, epoch: 1 }), { code: "E_ASK_UNANSWERED" });
   });
 
   it("believes a site that is of a later epoch than the centre, once an hour and not too far", async () => {

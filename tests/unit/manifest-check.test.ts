@@ -118,6 +118,42 @@ describe("a site and the manifest", () => {
     assert.deepEqual(outcomes(), { "checks repaired": 1, "repairs removed": 2 });
   });
 
+  it("removes nothing that the centre's database has, and asks for it to be published again", async () => {
+    await start();
+    centre.kept.add("group.g004");
+    for (const id of ["g004", "g005"]) await centre.feed.purge(`os.v1.toy.all.group.${id}`, centre.stream.lastSequence());
+    await check();
+    const applied = await site.applied();
+    assert.deepEqual([applied.includes("group.g004"), applied.includes("group.g005")], [true, false]);
+    assert.deepEqual(centre.askedAgain, ["group.g004"]);
+  });
+
+  it("removes nothing while nobody at the centre says what its database has", async () => {
+    await start();
+    centre.silence();
+    await centre.feed.purge("os.v1.toy.all.group.g004", centre.stream.lastSequence());
+    await check();
+    assert((await site.applied()).includes("group.g004"));
+  });
+
+  it("takes what was missed of a change that waits, and forgets one that is nowhere any more", async () => {
+    for (const user of ["u1", "u2", "u3"]) {
+      await centre.put("membership", [user, "g001"], { membership: [{ user_id: user, group_id: "g001" }] });
+    }
+    await start();
+    assert.equal(site.follower.status().parked, 3);
+    site.feed.cut("cut");
+    await centre.put("membership", ["u2", "g001"]);
+    centre.stream.faults.loseDeliveries(1);
+    site.feed.cut(undefined);
+    await centre.feed.purge("os.v1.toy.all.membership.u3.g001", centre.stream.lastSequence());
+    await clock.pass(SOON_MS);
+    await check();
+    assert.deepEqual([site.follower.status().parked, (await site.applied()).length], [1, 20]);
+    await check();
+    assert.equal(site.follower.status().parked, 1, "what the stream still says goes on waiting");
+  });
+
   it("believes the subject and not the leaves", async () => {
     await start();
     stopAnswering();

@@ -218,6 +218,21 @@ describe("a site whose stream is not the one it read", () => {
       assert.equal(site.metrics.counts.get("holdfast_swept_aggregates_total"), 5);
     });
 
+    it("takes away nothing that the centre's database has, nor anything while nobody says", async () => {
+      const site = await started();
+      centre.kept.add("group.a");
+      await remade("b");
+      centre.silence();
+      await beatTwice();
+      assert(await site.caughtUp("sweep"));
+      assert.equal((await site.applied()).length, 3);
+      centre.answer();
+      await clock.pass(QUIET_MS);
+      await beatTwice();
+      assert(await site.caughtUp());
+      assert.deepEqual(await site.applied(), ["group.a", "group.b"]);
+    });
+
     it("holds when it is too much, and goes on when a person releases it", async () => {
       await centre.groups(...named("g", 100));
       const site = await started();

@@ -120,6 +120,18 @@ describe("the row audit", () => {
     assert.equal((await site.pass()).repaired, 1);
   });
 
+  it("removes no row that the centre's database has, and while nobody says only if the ledger is proven whole", async () => {
+    await toySite();
+    await site.byHand((write) => write.insert(site.table("group"), [{ id: "x", name: "x" }, { id: "y", name: "y" }]));
+    site.word = { isProven: true, gone: new Set(["group.y"]) };
+    assert.equal((await site.pass()).repaired, 1);
+    assert.deepEqual((await site.read("group")).map(({ id }) => id), ["x"]);
+    site.word = { isProven: false, gone: undefined };
+    assert.equal((await site.pass()).repaired, 0);
+    site.word = { isProven: true, gone: undefined };
+    assert.equal((await site.pass()).repaired, 1);
+  });
+
   it("removes what came back after a tombstone, and lets a later image of the same key in", async () => {
     await toySite();
     await site.bring({ "user.u1": undefined });

@@ -21,6 +21,7 @@ import { altered } from "../simulation/altered.ts";
 import { FollowedSite, groupRows, StagedCentre, type Tables } from "../support/followed-site.ts";
 import { toy } from "../support/toy-service.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
+import { PROVEN } from "../support/centre-word.ts";
 
 const MASK = "m".repeat(36);
 const REST_MS = 60_000;
@@ -66,7 +67,7 @@ describe("a site that is asked", () => {
     const world: World = { clock, random: seededRandom(2), log: silentLog, metrics: site.metrics };
     rowAudit = new RowAudit({ service: toy, rows: site.rows, stream: centre.feed.stream, faults: site.faults,
       holding: follower.holding, isFollowing: () => follower.isFilled, repair: (changes) => follower.repair(changes),
-      committed: () => undefined }, world, { ...ROW_AUDIT_DEFAULTS, restMs: REST_MS });
+      committed: () => undefined, ...PROVEN }, world, { ...ROW_AUDIT_DEFAULTS, restMs: REST_MS });
     operations = siteOperations({ service: toy, rows: site.rows, site: "edge1", follower, rowAudit }, world);
     unserve = serveOperations(site.feed, siteAskSubject("toy", "edge1"), operations, silentLog);
     assert(await site.caughtUp());
