@@ -156,7 +156,14 @@ export class Applier {
 
   /** Forgets changes that wait or are quarantined: the aggregates stay as they are until something newer comes. */
   async drop(keys: readonly AggregateKey[]): Promise<void> {
-    await this.#rooms.rows.transaction((write) => forgetWaiting(write, keys));
+    if (keys.length === 0) return;
+    // With a turn of its own, so that a database that loses this commit is noticed.
+    const turn = this.#newTurn();
+    await this.#rooms.rows.transaction(async (write) => {
+      await forgetWaiting(write, keys);
+      await movePosition(write, this.#rooms.stream, this.#position, turn);
+    });
+    this.#turn = turn;
     for (const key of keys) this.#nowhere(keyText(key));
   }
 
