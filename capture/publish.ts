@@ -197,16 +197,21 @@ export class Publisher {
     return outage;
   }
 
-  /** The images, and the names of those whose absence is not believed. */
+  /**
+   * The images, and the names of those about which nothing is said: their absence is not believed, or there is nothing to take
+   * back, because the stream has never spoken of them. A tombstone for these would delete what sites still have of an earlier
+   * stream past every guard; their sweeps do it, with one.
+   */
   async #read(keys: readonly AggregateKey[], heads: ReadonlyMap<string, Head>, wishes: Wishes): Promise<{
     readonly images: ReadonlyMap<string, Image>; readonly kept: ReadonlySet<string> }> {
     return this.#rooms.rows.snapshot(async (read) => {
       const images = await readImages(read, this.#rooms.service, keys);
       this.#world.metrics.count("holdfast_footprints_read_total", keys.length);
-      const vanished = keys.filter((key) => images.get(keyText(key))?.rows === undefined &&
-        !wishes.condemned.has(keyText(key)) && (heads.get(this.#subject(key))?.sequence ?? 0) > 0);
-      if (vanished.length === 0 || await this.#rooms.mayVanish(read, vanished)) return { images, kept: new Set<string>() };
-      return { images, kept: new Set(vanished.map(keyText)) };
+      const gone = keys.filter((key) => images.get(keyText(key))?.rows === undefined && !wishes.condemned.has(keyText(key)));
+      const isSaid = (key: AggregateKey): boolean => (heads.get(this.#subject(key))?.sequence ?? 0) > 0;
+      const vanished = gone.filter(isSaid);
+      const mayGo = vanished.length === 0 || await this.#rooms.mayVanish(read, vanished);
+      return { images, kept: new Set((mayGo ? gone.filter((key) => !isSaid(key)) : gone).map(keyText)) };
     });
   }
 

@@ -3,7 +3,7 @@
  * aggregate with different memories of the stream (I1). Method: two publishers on one database and one stream, step by step.
  */
 import assert from "node:assert/strict";
-import { Publisher, PUBLISH_DEFAULTS } from "../../capture/publish.ts";
+import { Publisher, PUBLISH_DEFAULTS, type Wish } from "../../capture/publish.ts";
 import { present } from "../../core/assert.ts";
 import { Faults } from "../../core/faults.ts";
 import { silentLog } from "../../core/log.ts";
@@ -45,9 +45,9 @@ class Stage {
   }
 
   /** Publishes and waits for it in virtual time. */
-  async publish(publisher: Publisher): Promise<void> {
+  async publish(publisher: Publisher, wish: Wish = "look"): Promise<void> {
     let isDone = false;
-    void publisher.publish([KEY]).then(() => {
+    void publisher.publish([KEY], wish).then(() => {
       isDone = true;
     });
     assert(await this.clock.runUntil(() => isDone, 60_000), "the publish ends");
@@ -105,6 +105,14 @@ describe("publishing one aggregate from two proxies", () => {
     await stage.publish(publisher);
     assert.deepEqual(stage.faults.list(), []);
     assert(!stage.isDeleted());
+  });
+
+  it("calls nothing deleted that the stream has never spoken of, unless a call asked for it", async () => {
+    const publisher = stage.publisher();
+    await stage.publish(publisher);
+    assert.equal(stage.stream.last(SUBJECT), undefined);
+    await stage.publish(publisher, "delete");
+    assert(stage.isDeleted());
   });
 
   it("publishes nothing when nothing changed", async () => {
