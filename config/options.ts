@@ -100,8 +100,7 @@ const feed = (jitterByDefaultMs: number) => section("The stream server that carr
     meaning: "After a lost connection, wait a random part of this time, so that sites do not all return at once." }),
 }, feedLaws);
 
-const upstream = section("The OpenStack API behind this proxy. Servers differ in what they can do; auto is found out by "
-  + "a probe at start.", {
+const apiFields = {
   url: text({ pattern: /^https?:\/\/[0-9A-Za-z._[\]:-]+(?:\/[^\s?#]*)?$/,
     expected: "an http or https URL without user name, query or fragment", meaning: "Where the API listens." }),
   keepAlive: choice(["auto", true, false], { byDefault: "auto", meaning: "Whether connections may be used again." }),
@@ -115,6 +114,44 @@ const upstream = section("The OpenStack API behind this proxy. Servers differ in
     meaning: "Longest silence inside a body, in either direction." }),
   connectionsMax: integer({ least: 1, most: 10_000, unit: "connections", byDefault: 128,
     meaning: "Connections to the API at most; further calls wait." }),
+  ca: maybe(filePath({ expected: "a path", meaning: "Certificates (PEM) of the authorities that sign an https API." }),
+    "the system's authorities are trusted"),
+};
+
+const upstream = section("The OpenStack API behind this proxy; at a site, the site's own. Servers differ in what they can do; "
+  + "auto is found out by a probe at start.", apiFields);
+
+const reach = section("When the central cloud counts as cut off, and when as back.", {
+  probeEveryMs: integer({ least: 100, most: HOUR_MS, unit: "ms", byDefault: 5_000,
+    meaning: "Pause between two probes while nobody calls and all is well." }),
+  probeAgainMs: integer({ least: 10, most: MINUTE_MS, unit: "ms", byDefault: 300,
+    meaning: "Pause between two probes while something is wrong." }),
+  probeTimeoutMs: integer({ least: 50, most: MINUTE_MS, unit: "ms", byDefault: 1_000,
+    meaning: "A probe that was not answered after this long has failed: above four round trips of the link." }),
+  failuresMax: integer({ least: 1, most: 100, unit: "signs", byDefault: 2,
+    meaning: "Signs in a row until the centre is cut off: the first may be a call that failed or waits, others are probes." }),
+  goodProbesMin: integer({ least: 1, most: 100, unit: "answers", byDefault: 2,
+    meaning: "Answers in a row until it is back." }),
+});
+
+const centre = section("The central cloud, at a site's proxy: which of the two answers is decided call by call.", {
+  ...apiFields,
+  profile: choice(["centre-first", "local-first"], { byDefault: "centre-first",
+    meaning: "Who answers reads and sign-ins: the centre while it can be reached, or the site while its rows are fresh." }),
+  syncd: text({ pattern: /^http:\/\/[0-9A-Za-z._[\]:-]+$/, expected: "an http URL without a path",
+    byDefault: "http://127.0.0.1:9480",
+    meaning: "Admin server of the site's sync daemon, which knows how old the site's rows are." }),
+  freshWithinMs: integer({ least: 100, most: HOUR_MS, unit: "ms", byDefault: 20_000,
+    meaning: "Rows of at most this age are fresh enough for local-first; above the period of the auditor's heartbeats." }),
+  ownWritesMs: integer({ least: 0, most: HOUR_MS, unit: "ms", byDefault: 10_000,
+    meaning: "After a change through this proxy its caller is answered by the centre for this long." }),
+  patienceMs: integer({ least: 10, most: MINUTE_MS, unit: "ms", byDefault: 500,
+    meaning: "A call that waits for the centre for longer makes the proxy ask whether the centre is there." }),
+  retryAfterMs: integer({ least: 1_000, most: HOUR_MS, unit: "ms", byDefault: 30_000,
+    meaning: "Told as Retry-After to clients whose change was refused because the centre is cut off." }),
+  truthHeaders: flag({ byDefault: true,
+    meaning: "Answers of the site while the centre is cut off say so: X-Holdfast-Served-By, -Data-Age (seconds), -Position." }),
+  reach,
 });
 
 const intents = section("The intent journal: durable notes of mutating calls that were begun. Give each proxy its own folder "
@@ -165,6 +202,7 @@ export const proxyOptions = section("One proxy in front of one OpenStack API.", 
   listen,
   admin: admin(9_470),
   upstream,
+  centre: maybe(centre, "every call goes to upstream"),
   capture: flag({ byDefault: true,
     meaning: "Publish what mutating calls change. false: only forward; then database, feed and intents are not needed." }),
   database: maybe(database, "allowed only with capture: false"),
@@ -188,6 +226,8 @@ export const proxyOptions = section("One proxy in front of one OpenStack API.", 
   { fields: ["lateMs", "upstream"], at: "lateMs", expected: "more than upstream.firstByteTimeoutMs, or it would read too early",
     broken: ({ lateMs, upstream: { firstByteTimeoutMs } }) =>
       (lateMs > firstByteTimeoutMs ? undefined : `${lateMs} (against ${firstByteTimeoutMs})`) },
+  { fields: ["capture", "centre"], at: "centre", expected: "nothing, because capture is true: changes are captured at the centre",
+    broken: ({ capture, centre: section_ }) => (capture && section_ !== undefined ? "a section" : undefined) },
   { fields: ["listen", "admin"], at: "admin.port", expected: "another port than listen.port",
     broken: ({ listen: clients, admin: operators }) =>
       (clients.port === operators.port && clients.port !== 0 && clients.host === operators.host

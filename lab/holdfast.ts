@@ -58,9 +58,11 @@ function proxyDocument(record: LabRecord, cloud: CloudName): object {
   const shared = { service: "keystone", site: cloud, listen: listening(record, `proxy-${cloud}`),
     admin: listening(record, `proxy-${cloud}-admin`), log: { level: "info" } };
   const { direct } = endpointsOf(record, CENTRE);
-  // For now the site's clients are served by the centre, through its proxy: that is where their changes are captured.
+  // The site's clients are served by the centre, through its proxy, as long as it can be reached, and by the site otherwise.
   if (cloud !== CENTRE) {
-    return { ...shared, capture: false, upstream: { url: `http://127.0.0.1:${portOf(record, `link-${cloud}-api`)}` } };
+    return { ...shared, capture: false, upstream: { url: endpointsOf(record, cloud).direct },
+      centre: { url: `http://127.0.0.1:${portOf(record, `link-${cloud}-api`)}`,
+        syncd: `http://127.0.0.1:${portOf(record, `syncd-${cloud}-admin`)}` } };
   }
   return { ...shared, capture: true, upstream: { url: direct }, database: databaseSection(record, CENTRE),
     feed: feedOf(record, CENTRE), intents: { folder: join(pathsOf(record).intents, "keystone") } };

@@ -7,7 +7,7 @@ import { PROBE_MS } from "./options.ts";
 
 export interface Call {
   readonly url: string;
-  readonly method?: "GET" | "POST";
+  readonly method?: "GET" | "POST" | "PUT";
   readonly headers?: Readonly<Record<string, string>>;
   /** Sent as JSON. */
   readonly body?: unknown;

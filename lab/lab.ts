@@ -23,12 +23,12 @@ import { linkOf } from "./links.ts";
 import { whileLocked } from "./lock.ts";
 import { prepareNats } from "./nats.ts";
 import { CENTRE, CLOUDS, ENGINES_BY_DEFAULT, PARTS, READY_MS, SITES } from "./options.ts";
-import type { CloudName, EngineName, LabOptions, Part, SiteName } from "./options.ts";
+import type { CloudName, Cut, EngineName, LabOptions, LinkState, Part, SiteName } from "./options.ts";
 import { obstacle, versionOf } from "./packages.ts";
 import { namesOf, plansOf, type Editions } from "./plans.ts";
 import { familyOf, processesIn } from "./proc.ts";
 import { Processes, type ProcessPlan, type ProcessState } from "./processes.ts";
-import { databaseOf, endpointsOf, enginesOf, openRecord, pathsOf, readRecord, stateFolderOf, streamOf,
+import { databaseOf, endpointsOf, enginesOf, openRecord, pathsOf, portOf, readRecord, stateFolderOf, streamOf,
   writeRecord } from "./record.ts";
 import type { CloudEndpoints, DatabaseAccess, LabPaths, LabRecord, StreamAccess } from "./record.ts";
 import { adminOf, isSeeded, seedCentre, seedSite } from "./seeding.ts";
@@ -56,7 +56,7 @@ export interface Lab {
   /** Sends a signal without any preparation (SIGKILL unless said otherwise); false when the process does not run. */
   kill(process: string, signal?: NodeJS.Signals): Promise<boolean>;
   /** Cuts or heals a site's link to the centre; harmless when it is so already. @throws E_LAB_STEP when the link does not run. */
-  cut(site: SiteName): Promise<void>;
+  cut(site: SiteName, how?: Cut): Promise<void>;
   heal(site: SiteName): Promise<void>;
   states(): readonly ProcessState[];
   /** Ids of a process and of everything it has started; empty when it does not run. */
@@ -172,12 +172,14 @@ class LocalLab implements Lab {
     return this.#processes.kill(name, signal);
   }
 
-  cut(site: SiteName): Promise<void> {
-    return this.#signalLink(site, "SIGSTOP");
+  cut(site: SiteName, how: Cut = "blackhole"): Promise<void> {
+    return this.#tellLink(site, how);
   }
 
-  heal(site: SiteName): Promise<void> {
-    return this.#signalLink(site, "SIGCONT");
+  async heal(site: SiteName): Promise<void> {
+    // Whoever suspended it meant to cut it, too.
+    await this.#processes.kill(linkOf(site), "SIGCONT");
+    await this.#tellLink(site, "pass");
   }
 
   family(name: string): readonly number[] {
@@ -273,9 +275,11 @@ class LocalLab implements Lab {
     }
   }
 
-  async #signalLink(site: SiteName, signal: NodeJS.Signals): Promise<void> {
+  async #tellLink(site: SiteName, state: LinkState): Promise<void> {
     const link = linkOf(site);
-    if (await this.#processes.kill(link, signal)) return;
+    const url = `http://127.0.0.1:${portOf(this.#record, `link-${site}-admin`)}/${state}`;
+    const said = await call({ url, method: "PUT" }).catch(() => undefined);
+    if (said?.text.trim() === state) return;
     throw new OperatingError("E_LAB_STEP", `${link} does not run: npm run up starts it`, { log: this.#processes.logOf(link) });
   }
 

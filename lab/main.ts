@@ -15,7 +15,8 @@ import { isOperating, OperatingError } from "../core/errors.ts";
 import { buildIfStale } from "./build.ts";
 import { ensureFolder } from "./files.ts";
 import { openLab, wipeLab, type Lab } from "./lab.ts";
-import { checkServices, ENGINES, ENGINES_BY_DEFAULT, enginesFromText, SITES, type Engines } from "./options.ts";
+import { checkServices, CUTS, ENGINES, ENGINES_BY_DEFAULT, enginesFromText, SITES, type Engines,
+  type SiteName } from "./options.ts";
 import { installPackages, missingPackages, obstacle, packagesFor } from "./packages.ts";
 import { readRecord } from "./record.ts";
 import { stepsTo } from "./waiting.ts";
@@ -141,6 +142,20 @@ async function logs(name: string, options: { readonly follow: boolean }): Promis
   spawnSync("tail", ["-n", String(LINES_SHOWN), ...(options.follow ? ["-F"] : []), found.log], { stdio: "inherit" });
 }
 
+function siteNamed(name: string): SiteName {
+  const site = SITES.find((each) => each === name);
+  if (site === undefined) throw wrong(`the lab has no site "${name}": it has ${SITES.join(", ")}`);
+  return site;
+}
+
+async function cut(name: string, options: { readonly how: string }): Promise<void> {
+  const site = siteNamed(name);
+  const how = CUTS.find((each) => each === options.how);
+  if (how === undefined) throw wrong(`the lab cannot cut by "${options.how}": it can by ${CUTS.join(", ")}`);
+  await (await existingLab()).cut(site, how);
+  say(`${site} is cut off from the centre (${how}); npm run lab -- heal ${site} connects it again`);
+}
+
 function commands(): Command {
   const program = new Command("lab").description("A real two-cloud OpenStack lab on this machine.")
     .configureOutput({ writeErr: (text) => process.stderr.write(text) }).exitOverride().hook("preAction", checkMachine);
@@ -163,15 +178,13 @@ function commands(): Command {
     .option("--signal <name>", "which one", "KILL").action(kill);
   program.command("logs <process>").description("show the end of a log")
     .option("-f, --follow", "go on showing", false).action(logs);
-  const linkVerbs = [["cut", "let nothing pass between a site and the centre"], ["heal", "let it pass again"]] as const;
-  for (const [verb, meaning] of linkVerbs) {
-    program.command(`${verb} <site>`).description(meaning).action(async (name: string) => {
-      const site = SITES.find((each) => each === name);
-      if (site === undefined) throw wrong(`the lab has no site "${name}": it has ${SITES.join(", ")}`);
-      await (await existingLab())[verb](site);
-      say(`the link of ${site}: ${verb} done`);
-    });
-  }
+  program.command("cut <site>").description("cut a site off from the centre")
+    .option("--how <way>", `one of ${CUTS.join(", ")}`, "blackhole").action(cut);
+  program.command("heal <site>").description("connect it again").action(async (name: string) => {
+    const site = siteNamed(name);
+    await (await existingLab()).heal(site);
+    say(`${site} is connected to the centre`);
+  });
   return program;
 }
 

@@ -18,6 +18,13 @@ export type EngineName = (typeof ENGINES)[number];
 /** The database engine of each cloud. */
 export type Engines = Readonly<Record<CloudName, EngineName>>;
 
+/** What a link can be; lab/relay.ts says what each means. */
+export const LINK_STATES = ["pass", "drop", "reset", "blackhole", "oneway", "slow"] as const;
+export type LinkState = (typeof LINK_STATES)[number];
+/** The ways to cut one. */
+export const CUTS = ["drop", "reset", "blackhole", "oneway", "slow"] as const satisfies readonly LinkState[];
+export type Cut = (typeof CUTS)[number];
+
 /** What can be started on its own; a part needs those before it. */
 export const PARTS = ["databases", "nats", "keystone", "proxies", "syncd"] as const;
 export type Part = (typeof PARTS)[number];

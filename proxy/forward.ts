@@ -66,7 +66,7 @@ class UndiciForwarder implements Forwarder, Carrier {
   readonly #waiting: Waiting[] = [];
   #underWay = 0;
 
-  constructor(profile: UpstreamProfile, world: World) {
+  constructor(profile: UpstreamProfile, world: World, name: string) {
     this.world = world;
     this.profile = profile;
     const { origin, pathname } = new URL(profile.url);
@@ -77,8 +77,8 @@ class UndiciForwarder implements Forwarder, Carrier {
       headersTimeout: 0, bodyTimeout: 0 };
     this.#single = new Pool(origin, { ...options, pipelining: 0 });
     this.#reused = new Pool(origin, { ...options, pipelining: 1 });
-    world.metrics.gauge("holdfast_proxy_calls_under_way", () => this.#underWay);
-    world.metrics.gauge("holdfast_proxy_calls_waiting", () => this.#waiting.length);
+    world.metrics.gauge("holdfast_proxy_calls_under_way", () => this.#underWay, { at: name });
+    world.metrics.gauge("holdfast_proxy_calls_waiting", () => this.#waiting.length, { at: name });
   }
 
   /**
@@ -149,7 +149,7 @@ class UndiciForwarder implements Forwarder, Carrier {
   }
 }
 
-/** A forwarder for one upstream. Opens no connection before the first call. */
-export function forwarderTo(profile: UpstreamProfile, world: World): Forwarder {
-  return new UndiciForwarder(profile, world);
+/** A forwarder for one upstream, named so in metrics. Opens no connection before the first call. */
+export function forwarderTo(profile: UpstreamProfile, world: World, name = "upstream"): Forwarder {
+  return new UndiciForwarder(profile, world, name);
 }

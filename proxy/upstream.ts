@@ -71,7 +71,7 @@ export async function learnProfile(settings: UpstreamSettings, errorShape: Error
  * waits: until the first answer the careful profile serves, and notReady says so.
  */
 export function keepLearning(settings: UpstreamSettings, errorShape: ErrorShape, into: { adopt(profile: UpstreamProfile): void },
-  world: World): Part {
+  world: World, name = "upstream"): Part {
   const stopping = new AbortController();
   let reachedOnce = false;
   const learn = async (): Promise<void> => {
@@ -79,7 +79,7 @@ export function keepLearning(settings: UpstreamSettings, errorShape: ErrorShape,
       const { profile, reached } = await learnProfile(settings, errorShape, world);
       if (reached) {
         const { keepAlive, chunkedRequests } = profile;
-        if (!reachedOnce) world.log.info("learnt the upstream", { keepAlive, chunkedRequests });
+        if (!reachedOnce) world.log.info("learnt the upstream", { name, keepAlive, chunkedRequests });
         reachedOnce = true;
         failures = 0;
         into.adopt(profile);
@@ -92,7 +92,7 @@ export function keepLearning(settings: UpstreamSettings, errorShape: ErrorShape,
   };
   let learning: Promise<void> = Promise.resolve();
   return {
-    name: "upstream",
+    name,
     start: () => {
       learning = learn();
       return Promise.resolve();

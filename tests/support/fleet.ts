@@ -100,8 +100,8 @@ export class Fleet {
     this.#databases = { centre: openDatabase(lab.databases.centre), edge1: openDatabase(lab.databases.edge1) };
     this.proxy = this.#proxyFrom("proxy-centre", {}, lab.endpoints.centre.proxyAdmin);
     this.#feed = openFeed(lab.nats, "onlooker");
-    this.syncd = this.#syncdFrom("syncd-edge1", { audit: AUDIT, rowAudit: ROW_AUDIT }, lab.endpoints.edge1.syncdAdmin);
-    this.auditor = this.#syncdFrom("syncd-centre", patience.audited ?? {}, lab.endpoints.centre.syncdAdmin);
+    this.syncd = this.#from("syncd-edge1", { audit: AUDIT, rowAudit: ROW_AUDIT }, lab.endpoints.edge1.syncdAdmin);
+    this.auditor = this.#from("syncd-centre", patience.audited ?? {}, lab.endpoints.centre.syncdAdmin);
   }
 
   /**
@@ -152,10 +152,18 @@ export class Fleet {
     return proxy;
   }
 
+  /** The proxy in front of the site's Keystone, which serves from the centre or from the site; not started. */
+  siteProxy(changes: Document = {}): FleetProcess & { readonly url: string } {
+    const { proxy: url, proxyAdmin } = this.lab.endpoints.edge1;
+    const proxy = this.#from("proxy-edge1", changes, proxyAdmin);
+    this.#others.push(proxy);
+    return Object.assign(proxy, { url });
+  }
+
   /** A further sync daemon for the same site and the same database; not started. */
   async secondSyncd(name: string): Promise<FleetProcess> {
     const port = await freePort();
-    const second = this.#syncdFrom("syncd-edge1", { audit: AUDIT, rowAudit: ROW_AUDIT, admin: { port } },
+    const second = this.#from("syncd-edge1", { audit: AUDIT, rowAudit: ROW_AUDIT, admin: { port } },
       `http://127.0.0.1:${port}`, name);
     this.#others.push(second);
     return second;
@@ -273,7 +281,7 @@ export class Fleet {
     return this.#process(name, file, admin);
   }
 
-  #syncdFrom(written: string, changes: Document, admin: string, name = written): FleetProcess {
+  #from(written: string, changes: Document, admin: string, name = written): FleetProcess {
     const document = parse(readFileSync(join(this.lab.paths.config, `${written}.yaml`), "utf8")) as Document;
     const file = join(this.folder, `${name}.yaml`);
     writeFileSync(file, stringify(merged(document, changes)));

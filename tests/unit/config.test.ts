@@ -64,6 +64,20 @@ describe("configuration", () => {
       const { config } = loadProxyConfig(join(EXAMPLES, "proxy-site.example.yaml"), {});
       assert.equal(config.capture, false);
       assert.equal(config.feed, undefined);
+      const { centre } = config;
+      const folder = mkdtempSync(join(tmpdir(), "holdfast-config-"));
+      const file = join(folder, "least.yaml");
+      writeFileSync(file, `service: keystone\nsite: edge1\nlisten: {port: 5000}\nadmin: {port: 9470}\ncapture: false\n`
+        + `upstream: {url: "http://127.0.0.1:15000"}\ncentre: {url: "${centre?.url ?? ""}"}\n`);
+      assert.deepEqual(loadProxyConfig(file, {}).config.centre, centre, "the example shows the defaults");
+    });
+
+    it("a proxy that captures has no centre to serve from", () => {
+      const folder = mkdtempSync(join(tmpdir(), "holdfast-config-"));
+      const file = join(folder, "both.yaml");
+      const text = readFileSync(join(EXAMPLES, "proxy.example.yaml"), "utf8");
+      writeFileSync(file, `${text}\ncentre: {url: "http://127.0.0.1:5000"}\n`);
+      assert.throws(() => loadProxyConfig(file, EXAMPLE_PASSWORDS), /centre: expected nothing, because capture is true/);
     });
 
     it("the example of the centre's sync daemon loads", () => {
@@ -98,7 +112,7 @@ describe("configuration", () => {
         "proxy.yaml: service: expected one of keystone, found \"Keystone\"",
         "proxy.yaml: listen.port: expected a whole number from 0 to 65535, found 70000",
         "proxy.yaml: upstream.poolMax: expected one of url, keepAlive, chunkedRequests, connectTimeoutMs, firstByteTimeoutMs, "
-          + "idleTimeoutMs, connectionsMax, found the unknown name \"poolMax\"",
+          + "idleTimeoutMs, connectionsMax, ca, found the unknown name \"poolMax\"",
         "proxy.yaml: upstream.url: expected an http or https URL without user name, query or fragment, found \"ftp://x\"",
         "proxy.yaml: capture: expected true or false, found \"maybe\"",
         "proxy.yaml: settle.delaysMs: expected ascending delays, found [30, 20]",
