@@ -79,8 +79,9 @@ export class Freshness implements Part {
     return Promise.resolve();
   }
 
-  notReady(): string | undefined {
-    return this.#isAway ? "the sync daemon of this site does not answer: how old its rows are is not known" : undefined;
+  /** For the status document. The proxy serves without the daemon, too: that it is away does not make it unready. */
+  status(): object {
+    return { daemon: this.#isAway ? "away" : "answers", ...this.age() };
   }
 
   /** Undefined until the daemon has answered once. */

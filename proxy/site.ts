@@ -76,7 +76,7 @@ export class Site {
 
   /** For the status document. */
   status(): object {
-    return { profile: this.#serving.profile, centre: this.#rooms.reach.status(), local: this.#rooms.freshness.age() };
+    return { profile: this.#serving.profile, centre: this.#rooms.reach.status(), local: this.#rooms.freshness.status() };
   }
 
   /** Takes one call to its answer; never rejects. */
