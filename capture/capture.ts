@@ -175,7 +175,7 @@ export class CaptureRoom implements Part {
     const keys = [...(before?.keys ?? []), ...touched.keys, ...found];
     const scans = [...touched.scans].filter(([kind]) => before?.needless.includes(kind) !== true);
     await Promise.all([
-      this.#publishCalled(keys, declared.on.startsWith("DELETE ") ? "delete" : "look"), this.#lookAtLogs(touched.logs),
+      this.#publishCalled(keys, declared.on.startsWith("DELETE ") ? "delete" : "call"), this.#lookAtLogs(touched.logs),
       ...scans.map(([kind, depth]) => this.scan(kind, depth))]);
     this.#settle.schedule(keys, touched.logs);
     return { keys, logs: touched.logs };

@@ -56,8 +56,8 @@ export interface PublishRooms {
   readonly mayVanish: (read: RowReader, keys: readonly AggregateKey[]) => Promise<boolean>;
 }
 
-/** Why aggregates are looked at: a call that deletes named them, or anything else. */
-export type Wish = "delete" | "look";
+/** Why aggregates are looked at: a call that deletes named them, another call did, or anything else. */
+export type Wish = "delete" | "call" | "look";
 
 type Look = "done" | "again";
 
@@ -66,12 +66,14 @@ interface Wishes {
   readonly forced: Set<string>;
   /** Names that a call asked to delete. */
   readonly condemned: Set<string>;
+  /** Names that a call may have changed. */
+  readonly called: Set<string>;
 }
 
 /** The wishes about `names`, taken out of `wishes`. */
 function takeWishes(wishes: Wishes, names: readonly string[]): Wishes {
   const take = (from: Set<string>): Set<string> => new Set(names.filter((name) => from.delete(name)));
-  return { forced: take(wishes.forced), condemned: take(wishes.condemned) };
+  return { forced: take(wishes.forced), condemned: take(wishes.condemned), called: take(wishes.called) };
 }
 
 /** What one look knows before it reads rows. */
@@ -91,7 +93,7 @@ export class Publisher {
   readonly #bell = new Bell();
   readonly #lanes = new Set<Promise<void>>();
   /** What is wished of aggregates that are marked; a look takes the wishes with it and gives them back if it fails. */
-  readonly #wishes: Wishes = { forced: new Set(), condemned: new Set() };
+  readonly #wishes: Wishes = { forced: new Set(), condemned: new Set(), called: new Set() };
   #failures = 0;
 
   constructor(rooms: PublishRooms, world: World, options: PublishOptions) {
@@ -109,7 +111,8 @@ export class Publisher {
   /** Marks aggregates; resolves when the stream holds an image of each that was read after this call. */
   async publish(keys: readonly AggregateKey[], wish: Wish = "look"): Promise<void> {
     if (keys.length === 0) return;
-    if (wish === "delete") for (const key of keys) this.#wishes.condemned.add(keyText(key));
+    const wished = wish === "delete" ? this.#wishes.condemned : wish === "call" ? this.#wishes.called : undefined;
+    if (wished !== undefined) for (const key of keys) wished.add(keyText(key));
     const done = Promise.all(keys.map((key) => this.#dirty.mark(key)));
     this.#bell.ring();
     await done;
@@ -168,7 +171,7 @@ export class Publisher {
     const wishes = takeWishes(this.#wishes, keys.map(keyText));
     const settle = (key: AggregateKey, look: Look): void => {
       if (look === "done") return this.#dirty.done(key);
-      for (const wish of ["forced", "condemned"] as const) {
+      for (const wish of ["forced", "condemned", "called"] as const) {
         if (wishes[wish].has(keyText(key))) this.#wishes[wish].add(keyText(key));
       }
       this.#dirty.again(key);
@@ -199,8 +202,8 @@ export class Publisher {
 
   /**
    * The images, and the names of those about which nothing is said: their absence is not believed, or there is nothing to take
-   * back, because the stream has never spoken of them. A tombstone for these would delete what sites still have of an earlier
-   * stream past every guard; their sweeps do it, with one.
+   * back, because the stream has never spoken of them and no call named them. A tombstone for these would delete what sites still
+   * have of an earlier stream past every guard; their sweeps do it, with one.
    */
   async #read(keys: readonly AggregateKey[], heads: ReadonlyMap<string, Head>, wishes: Wishes): Promise<{
     readonly images: ReadonlyMap<string, Image>; readonly kept: ReadonlySet<string> }> {
@@ -211,7 +214,8 @@ export class Publisher {
       const isSaid = (key: AggregateKey): boolean => (heads.get(this.#subject(key))?.sequence ?? 0) > 0;
       const vanished = gone.filter(isSaid);
       const mayGo = vanished.length === 0 || await this.#rooms.mayVanish(read, vanished);
-      return { images, kept: new Set((mayGo ? gone.filter((key) => !isSaid(key)) : gone).map(keyText)) };
+      const isKept = (key: AggregateKey): boolean => (isSaid(key) ? !mayGo : !wishes.called.has(keyText(key)));
+      return { images, kept: new Set(gone.filter(isKept).map(keyText)) };
     });
   }
 

@@ -111,7 +111,7 @@ describe("publishing one aggregate from two proxies", () => {
     const publisher = stage.publisher();
     await stage.publish(publisher);
     assert.equal(stage.stream.last(SUBJECT), undefined);
-    await stage.publish(publisher, "delete");
+    await stage.publish(publisher, "call");
     assert(stage.isDeleted());
   });
 
