@@ -70,6 +70,7 @@ describe("configuration", () => {
       writeFileSync(file, `service: keystone\nsite: edge1\nlisten: {port: 5000}\nadmin: {port: 9470}\ncapture: false\n`
         + `upstream: {url: "http://127.0.0.1:15000"}\ncentre: {url: "${centre?.url ?? ""}"}\n`);
       assert.deepEqual(loadProxyConfig(file, {}).config.centre, centre, "the example shows the defaults");
+      rmSync(folder, { recursive: true });
     });
 
     it("a proxy that captures has no centre to serve from", () => {
@@ -78,6 +79,7 @@ describe("configuration", () => {
       const text = readFileSync(join(EXAMPLES, "proxy.example.yaml"), "utf8");
       writeFileSync(file, `${text}\ncentre: {url: "http://127.0.0.1:5000"}\n`);
       assert.throws(() => loadProxyConfig(file, EXAMPLE_PASSWORDS), /centre: expected nothing, because capture is true/);
+      rmSync(folder, { recursive: true });
     });
 
     it("the example of the centre's sync daemon loads", () => {
