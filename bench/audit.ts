@@ -1,12 +1,14 @@
 /**
- * What it costs to compare: an auditor at the centre over 10,000 and 100,000 users (with --full 1,000,000) on each engine, when
- * nothing differs, when ten aggregates do and when ten thousand do; and what its word costs every site. `npm run bench:audit`.
+ * What it costs to compare: an auditor at the centre over 10,000 and 100,000 users on each engine, when nothing differs, when
+ * ten aggregates do and when ten thousand do; and what its word costs every site. `npm run bench:audit`; `-- --sizes 1000000
+ * --engines postgres` says how many users, and on what.
  *
  * Processor time is that of whole processes, read from /proc: the daemon's and, beside it, the database server's. Rows are
  * written past every API, as a data migration would; no proxy and no site run meanwhile. The first audit of a process compares
  * images; later ones read again only kinds that may have changed, so both are shown.
  */
 import { readFileSync } from "node:fs";
+import { Command, InvalidArgumentError } from "commander";
 import { present } from "../core/assert.ts";
 import { systemClock } from "../core/clock.ts";
 import { heartbeatSubject, manifestSubject, SCOPE_ALL } from "../feed/subjects.ts";
@@ -18,7 +20,7 @@ import { clones } from "../tests/support/fleet-backlog.ts";
 import { markdownOf, type Figures, type Table } from "./figures.ts";
 import { loadNow } from "./machine.ts";
 
-const SIZES = [10_000, 100_000, ...(process.argv.includes("--full") ? [1_000_000] : [])];
+const SIZES = [10_000, 100_000];
 const DIFFERING = [10, 10_000];
 /** The default cycle, for what a site reads when nothing is wrong. */
 const CYCLE_S = 600;
@@ -97,7 +99,7 @@ async function wordOf(fleet: Fleet): Promise<Figures> {
     "a cycle B": manifest + Math.ceil(CYCLE_S / HEARTBEAT_S) * heartbeat };
 }
 
-async function measure(engine: EngineName, say: (line: string) => void): Promise<readonly Table["rows"][number][]> {
+async function measure(engine: EngineName, sizes: readonly number[], say: (line: string) => void): Promise<readonly Table["rows"][number][]> {
   const fleet = await Fleet.open({ skip: (reason) => { throw new Error(reason); } }, { centre: engine, edge1: engine }, SETUP);
   const rows: Table["rows"][number][] = [];
   const note = (size: number, what: string, figures: Figures): void => {
@@ -108,7 +110,7 @@ async function measure(engine: EngineName, say: (line: string) => void): Promise
     await fleet.syncd.end("SIGTERM");
     await fleet.proxy.end("SIGTERM");
     let made = 0;
-    for (const size of SIZES) {
+    for (const size of sizes) {
       for (let part = 0; made < size; part += 1) {
         const count = Math.min(CLONES_AT_ONCE, size - made);
         await fleet.sql("centre", clones(engine, `size-${size}-${part}`, count));
@@ -130,8 +132,30 @@ async function measure(engine: EngineName, say: (line: string) => void): Promise
   }
 }
 
-const say = (line: string): void => void process.stderr.write(`${line}\n`);
-const tables: Table["rows"][number][] = [];
-for (const engine of ENGINES) tables.push(...await measure(engine, say));
-const columns = ["took s", "daemon CPU s", "database CPU s", "daemon MiB", "manifest B", "heartbeat B", "a cycle B"];
-process.stdout.write(`${markdownOf({ title: "Audits", columns, rows: tables })}\n`);
+/** Rising numbers, separated by commas. */
+function sizesFrom(text: string): readonly number[] {
+  const sizes = text.split(",").map(Number);
+  if (sizes.every((size, at) => Number.isSafeInteger(size) && size > (sizes[at - 1] ?? 0))) return sizes;
+  throw new InvalidArgumentError("rising numbers of users, such as 10000,100000");
+}
+
+function enginesFrom(text: string): readonly EngineName[] {
+  return text.split(",").map((name) => {
+    const engine = ENGINES.find((each) => each === name);
+    if (engine === undefined) throw new InvalidArgumentError(`some of ${ENGINES.join(",")}`);
+    return engine;
+  });
+}
+
+async function bench({ sizes, engines }: { readonly sizes: readonly number[]; readonly engines: readonly EngineName[] }):
+  Promise<void> {
+  const say = (line: string): void => void process.stderr.write(`${line}\n`);
+  const rows: Table["rows"][number][] = [];
+  for (const engine of engines) rows.push(...await measure(engine, sizes, say));
+  const columns = ["took s", "daemon CPU s", "database CPU s", "daemon MiB", "manifest B", "heartbeat B", "a cycle B"];
+  process.stdout.write(`${markdownOf({ title: "Audits", columns, rows })}\n`);
+}
+
+await new Command("npm run bench:audit --").description("what an audit costs")
+  .option("--sizes <numbers>", "users, one run after the other", sizesFrom, SIZES)
+  .option("--engines <names>", "database engines", enginesFrom, ENGINES).action(bench).parseAsync(process.argv);
