@@ -99,7 +99,8 @@ async function wordOf(fleet: Fleet): Promise<Figures> {
     "a cycle B": manifest + Math.ceil(CYCLE_S / HEARTBEAT_S) * heartbeat };
 }
 
-async function measure(engine: EngineName, sizes: readonly number[], say: (line: string) => void): Promise<readonly Table["rows"][number][]> {
+async function measure(engine: EngineName, sizes: readonly number[], say: (line: string) => void):
+  Promise<readonly Table["rows"][number][]> {
   const fleet = await Fleet.open({ skip: (reason) => { throw new Error(reason); } }, { centre: engine, edge1: engine }, SETUP);
   const rows: Table["rows"][number][] = [];
   const note = (size: number, what: string, figures: Figures): void => {
