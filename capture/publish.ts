@@ -23,6 +23,7 @@ import { readImages } from "../rows/footprint.ts";
 import type { RowReader, Rows } from "../rows/rows.ts";
 import { changeOf, encodeChange, type Change } from "../schemas/change.ts";
 import type { Service } from "../schemas/define.ts";
+import { isUrgent } from "../schemas/urgent.ts";
 import { keyText, type AggregateKey, type Image } from "../schemas/row.ts";
 import { DirtySet } from "./dirty.ts";
 import { headOfMessage, Heads, NO_HEAD, type Head } from "./heads.ts";
@@ -326,6 +327,7 @@ export class Publisher {
       "Hf-At": String(this.#world.clock.nowMs()),
     };
     if (change.image.rows === undefined) headers["Hf-Deleted"] = "1";
+    if (isUrgent(this.#rooms.service, change.image)) headers["Hf-Urgent"] = "1";
     return this.#rooms.feed.publish({
       subject, headers, payload: encodeChange(change), expected: head.sequence,
         id: this.#world.random.id(),

@@ -4,7 +4,8 @@
  * lets a reader see that nothing changed without opening it.
  *
  *   subject  os.v1.<service>.<scope>.<kind>.<key...>     one per aggregate; the stream keeps one message for each
- *   headers  Hf-Epoch, Hf-Digest, Hf-Schema, Hf-At (milliseconds, for people), Hf-Deleted (tombstones only)
+ *   headers  Hf-Epoch, Hf-Digest, Hf-Schema, Hf-At (milliseconds, for people), Hf-Deleted (tombstones only),
+ *            Hf-Urgent (what takes authority away)
  *   payload  {"wire":1,"kind":"user","key":["3f…"],"schema":"29e87d24a316","rows":{"user":[{…}],"local_user":[…]}}
  *            a tombstone has no "rows"
  *

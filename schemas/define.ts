@@ -72,6 +72,13 @@ export interface Owned {
   readonly by: Readonly<Record<string, string>>;
 }
 
+/** Which images of a kind take authority away, so that they must overtake everything else on their way to a site. */
+export type Urgency =
+  | "always"
+  /** Its tombstones, and images whose root row has one of `values` in `column` (or, with `not`, none of them). */
+  | { readonly gone: true; readonly when?: { readonly column: string;
+      readonly values: readonly (string | number | boolean | null)[]; readonly not?: true } };
+
 export interface KindDeclaration {
   readonly root: string;
   /** Columns of the root table that name the aggregate on the feed; the primary key unless said otherwise. */
@@ -91,11 +98,14 @@ export interface KindDeclaration {
   readonly siteMade?: readonly string[];
   /** An append log that the service prunes by itself: new rows are found by their rising key column. */
   readonly log?: { readonly rising: string };
+  /** Nothing of it is urgent unless said otherwise. */
+  readonly urgent?: Urgency;
 }
 
-export interface Kind extends Required<Omit<KindDeclaration, "log">> {
+export interface Kind extends Required<Omit<KindDeclaration, "log" | "urgent">> {
   readonly name: string;
   readonly log: { readonly rising: string } | undefined;
+  readonly urgent: Urgency | undefined;
   /** Root first, then owned tables, parents before children. */
   readonly tables: readonly string[];
   /** Parents have lower ranks: upserts go by rising rank, tombstones by falling rank. */
@@ -290,6 +300,7 @@ function checkKinds(declaration: ServiceDeclaration): void {
       for (const column of Object.keys(except.key)) assert(key.includes(column), `${who} is not named by ${column}`);
     }
     if (kind.log !== undefined) has(kind.root, kind.log.rising, who);
+    if (typeof kind.urgent === "object" && kind.urgent.when !== undefined) has(kind.root, kind.urgent.when.column, who);
   }
   for (const [name, table] of Object.entries(declaration.tables)) {
     for (const reference of table.references ?? []) {
@@ -369,7 +380,7 @@ export function defineService(declaration: ServiceDeclaration): Service {
     const kind = present(declaration.kinds[name], name);
     const root = present(tables.get(kind.root), kind.root);
     kinds.set(name, { name, root: kind.root, key: kind.key ?? root.key, owns: kind.owns ?? [], except: kind.except ?? [],
-      neverEmpty: kind.neverEmpty ?? false, siteMade: kind.siteMade ?? [], log: kind.log,
+      neverEmpty: kind.neverEmpty ?? false, siteMade: kind.siteMade ?? [], log: kind.log, urgent: kind.urgent,
       tables: present(tablesByKind.get(name), name), rank });
   }
   const kindOfTable = new Map([...ownerOf].map(([table, name]) => [table, present(kinds.get(name), name)]));

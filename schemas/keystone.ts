@@ -9,7 +9,7 @@
  * Invariants: each of the 48 tables of the live schema belongs to one kind or is local with a reason; routes likewise.
  * Does not cover: LDAP directories themselves, and rows that no call names (keystone-manage, LDAP sign-ins): the auditor does.
  */
-import { defineService, type KindDeclaration, type Service } from "./define.ts";
+import { defineService, type KindDeclaration, type Service, type Urgency } from "./define.ts";
 import { KEYSTONE_ANYWHERE, KEYSTONE_CAPTURES, KEYSTONE_LEAVES } from "./keystone-calls.ts";
 import { KEYSTONE_TABLES, ROOT_DOMAIN } from "./keystone-tables.ts";
 
@@ -18,24 +18,32 @@ const alone = (root: string): KindDeclaration => ({ root });
 /** One that `keystone-manage bootstrap` fills: without rows nobody could sign in or find an API. */
 const bootstrapped = (root: string): KindDeclaration => ({ root, neverEmpty: true });
 
+/** Whoever leaned on it may do less when it is gone: Keystone computes roles anew at every validation. */
+const WHEN_GONE: Urgency = { gone: true };
+/** Tokens in a disabled project or domain, or of a disabled user, are refused. */
+const WHEN_GONE_OR_DISABLED: Urgency = { gone: true, when: { column: "enabled", values: [false] } };
+/** A trust that is deleted, or was used up, keeps its row. */
+const WHEN_DELETED: Urgency = { gone: true, when: { column: "deleted_at", values: [null], not: true } };
+
 const KINDS: Readonly<Record<string, KindDeclaration>> = {
   project: {
-    root: "project", neverEmpty: true,
+    root: "project", neverEmpty: true, urgent: WHEN_GONE_OR_DISABLED,
     owns: [{ table: "project_tag", by: { project_id: "id" } }, { table: "project_option", by: { project_id: "id" } }],
     except: [{ key: { id: ROOT_DOMAIN }, because: "the migrations make it in every Keystone database and no call changes it" }],
   },
   whitelisted_config: alone("whitelisted_config"),
   sensitive_config: alone("sensitive_config"),
-  role: { root: "role", neverEmpty: true, owns: [{ table: "role_option", by: { role_id: "id" } }] },
-  implied_role: alone("implied_role"),
-  assignment: bootstrapped("assignment"),
-  system_assignment: alone("system_assignment"),
-  identity_provider: { root: "identity_provider", owns: [{ table: "idp_remote_ids", by: { idp_id: "id" } }] },
+  role: { root: "role", neverEmpty: true, urgent: WHEN_GONE, owns: [{ table: "role_option", by: { role_id: "id" } }] },
+  implied_role: { root: "implied_role", urgent: WHEN_GONE },
+  assignment: { ...bootstrapped("assignment"), urgent: WHEN_GONE },
+  system_assignment: { root: "system_assignment", urgent: WHEN_GONE },
+  identity_provider: { root: "identity_provider", urgent: WHEN_GONE_OR_DISABLED,
+    owns: [{ table: "idp_remote_ids", by: { idp_id: "id" } }] },
   mapping: alone("mapping"),
-  federation_protocol: alone("federation_protocol"),
+  federation_protocol: { root: "federation_protocol", urgent: WHEN_GONE },
   service_provider: alone("service_provider"),
   user: {
-    root: "user", neverEmpty: true,
+    root: "user", neverEmpty: true, urgent: WHEN_GONE_OR_DISABLED,
     // Whoever signs in at a site through a provider or a directory gets a user there.
     siteMade: ["nonlocal_user", "federated_user"],
     owns: [
@@ -48,21 +56,22 @@ const KINDS: Readonly<Record<string, KindDeclaration>> = {
   },
   // Any look at a directory makes one; its id is computed, the same everywhere.
   id_mapping: { root: "id_mapping", siteMade: ["id_mapping"] },
-  group: alone("group"),
-  user_group_membership: alone("user_group_membership"),
-  expiring_user_group_membership: { root: "expiring_user_group_membership", siteMade: ["expiring_user_group_membership"] },
-  trust: { root: "trust", owns: [{ table: "trust_role", by: { trust_id: "id" } }] },
+  group: { root: "group", urgent: WHEN_GONE },
+  user_group_membership: { root: "user_group_membership", urgent: WHEN_GONE },
+  expiring_user_group_membership: { root: "expiring_user_group_membership", siteMade: ["expiring_user_group_membership"],
+    urgent: WHEN_GONE },
+  trust: { root: "trust", urgent: WHEN_DELETED, owns: [{ table: "trust_role", by: { trust_id: "id" } }] },
   access_rule: { root: "access_rule", key: ["external_id"] },
   application_credential: {
-    root: "application_credential", key: ["id"],
+    root: "application_credential", key: ["id"], urgent: WHEN_GONE,
     owns: [
       { table: "application_credential_role", by: { application_credential_id: "internal_id" } },
       { table: "application_credential_access_rule", by: { application_credential_id: "internal_id" } },
     ],
   },
-  credential: alone("credential"),
-  consumer: alone("consumer"),
-  access_token: alone("access_token"),
+  credential: { root: "credential", urgent: WHEN_GONE },
+  consumer: { root: "consumer", urgent: WHEN_GONE },
+  access_token: { root: "access_token", urgent: WHEN_GONE },
   region: alone("region"),
   service: bootstrapped("service"),
   endpoint: bootstrapped("endpoint"),
@@ -74,7 +83,7 @@ const KINDS: Readonly<Record<string, KindDeclaration>> = {
   registered_limit: { root: "registered_limit", key: ["id"] },
   limit: { root: "limit", key: ["id"] },
   // Every new event also deletes those older than a token can live, at each site by itself.
-  revocation_event: { root: "revocation_event", log: { rising: "id" } },
+  revocation_event: { root: "revocation_event", urgent: "always", log: { rising: "id" } },
 };
 
 /** Keystone Zed. */

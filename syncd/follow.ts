@@ -25,6 +25,7 @@ import { verifiedSchema } from "../rows/verified.ts";
 import { SITE_COUNTER_FIRST, type Service } from "../schemas/define.ts";
 import { replaces, type Version } from "../schemas/position.ts";
 import { keyText } from "../schemas/row.ts";
+import { Ahead } from "./ahead.ts";
 import { Applier, MovedError, type ApplierOptions } from "./applier.ts";
 import type { ApplyRooms } from "./apply.ts";
 import { fillSite, type ReadBounds } from "./fill.ts";
@@ -78,6 +79,7 @@ export class Follower implements LifePart {
   readonly #works = new Works();
   readonly #hearing: Hearing;
   readonly #upkeep: Upkeep;
+  readonly #ahead: Ahead;
   #reading = stopSignal();
   #applier: Applier | undefined;
   #heard: Heard | undefined;
@@ -94,6 +96,7 @@ export class Follower implements LifePart {
     this.#applying = applying;
     this.holding = new Holding(rooms, world, options.guard);
     this.#hearing = new Hearing(rooms, world, options.heartbeatEveryMs);
+    this.#ahead = new Ahead(rooms, world);
     this.#upkeep = new Upkeep({ ...rooms, site: rooms.site, holding: this.holding }, world,
       { ...options, changesMax: bounds.changesMax });
     const labels = { service: rooms.service.name };
@@ -253,6 +256,7 @@ export class Follower implements LifePart {
     this.#obstacle = "reading the whole stream";
     const end = await feed.last(filterOf(service.name, scope));
     const heartbeat = await this.#hearing.ask();
+    await this.#works.run(() => this.#ahead.beforeFill(applier, signal));
     await fillSite(service, scope, feed, this.#bounds, (work) =>
       this.#works.run(() => applier.carry(work, applier.position, signal)), signal);
     if (signal.aborted) return;
@@ -269,6 +273,7 @@ export class Follower implements LifePart {
     this.#reading = stopSignal();
     const signal = AbortSignal.any([this.#stopping.signal, this.#reading.signal]);
     this.#hearing.begin(this.#heard !== undefined);
+    this.#ahead.begin();
     if (await this.#isWorthless(applier)) return;
     const after = applier.position.sequence;
     const batches = feed.read({ filter: filterOf(service.name, scope), after,
@@ -277,6 +282,8 @@ export class Follower implements LifePart {
     for await (const messages of batches) {
       if (signal.aborted) return;
       if (messages.some(({ sequence }) => sequence <= after)) return this.#readBelow(applier, messages);
+      const isFull = messages.length >= this.#bounds.changesMax;
+      if (messages.length > 0) await this.#works.run(() => this.#ahead.beforeBatch(applier, isFull, signal));
       const goOn = messages.length === 0 ? await this.#quiet(applier, signal) : await this.#take(applier, messages, signal);
       if (!goOn || signal.aborted) return;
       await this.#works.run(() => applier.tryDue(signal));

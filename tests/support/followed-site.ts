@@ -20,6 +20,7 @@ import type { Rows } from "../../rows/rows.ts";
 import { changeOf, decodeChange, encodeChange } from "../../schemas/change.ts";
 import type { Service } from "../../schemas/define.ts";
 import { bucketOf, Buckets, encodeControl, hashOfName, rootOf, type Heartbeat, type Manifest } from "../../schemas/manifest.ts";
+import { isUrgent } from "../../schemas/urgent.ts";
 import { canonicalImage, keyText, rowText, type AggregateKey, type Row } from "../../schemas/row.ts";
 import { APPLIER_DEFAULTS } from "../../syncd/applier.ts";
 import { FOLLOW_DEFAULTS, Follower, type FollowOptions } from "../../syncd/follow.ts";
@@ -99,7 +100,8 @@ export class StagedCentre {
     const key: AggregateKey = { kind, values };
     const change = changeOf(canonicalImage(this.service, key, rows), TOY_REVISION);
     const headers = { "Hf-Digest": change.digest, "Hf-Schema": TOY_REVISION,
-      ...(rows === undefined ? { "Hf-Deleted": "1" } : {}) };
+      ...(rows === undefined ? { "Hf-Deleted": "1" } : {}),
+      ...(isUrgent(this.service, change.image) ? { "Hf-Urgent": "1" } : {}) };
     return this.#publish(subjectOf(this.service.name, SCOPE, key), headers, encodeChange(change));
   }
 

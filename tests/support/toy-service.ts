@@ -27,11 +27,12 @@ export const toy: Service = defineService({
   },
   kinds: {
     domain: { root: "domain" },
-    user: { root: "user", owns: [{ table: "secret", by: { user_id: "id" } }] },
+    user: { root: "user", owns: [{ table: "secret", by: { user_id: "id" } }],
+      urgent: { gone: true, when: { column: "name", values: ["disabled"] } } },
     group: { root: "group" },
-    membership: { root: "membership" },
-    grant: { root: "grant" },
-    event: { root: "event", log: { rising: "id" } },
+    membership: { root: "membership", urgent: { gone: true } },
+    grant: { root: "grant", urgent: { gone: true } },
+    event: { root: "event", log: { rising: "id" }, urgent: "always" },
   },
   local: {},
   captures: [

@@ -70,6 +70,20 @@ describe("publishing one aggregate from two proxies", () => {
   });
   afterEach(() => stage.stop());
 
+  it("says in a header what takes authority away, so that a reader need not open it", async () => {
+    const event = present(toy.tables.get("event"), "event");
+    const publisher = stage.publisher();
+    await stage.write((write) => write.insert(event, [{ id: 7, user_id: null, at: "2026-01-01T00:00:00.000000" }]));
+    await stage.write((write) => write.insert(group, [{ id: "g", name: "g" }]));
+    let isDone = false;
+    void publisher.publish([KEY, { kind: "event", values: ["7"] }], "look").then(() => {
+      isDone = true;
+    });
+    assert(await stage.clock.runUntil(() => isDone, 60_000), "the publish ends");
+    assert.equal(stage.stream.last("os.v1.toy.all.event.7")?.headers["Hf-Urgent"], "1");
+    assert.equal(stage.stream.last(SUBJECT)?.headers["Hf-Urgent"], undefined);
+  });
+
   it("says it again when rows went there and back and another proxy said something else between", async () => {
     const [first, second] = [stage.publisher(), stage.publisher()];
     await stage.write((write) => write.insert(group, [{ id: "g", name: "g" }]));
