@@ -2,7 +2,7 @@
  * Chance as a port. This file is the only home of Math.random and fresh identifiers, so that a simulated run
  * is decided by its seed alone.
  */
-import { randomUUID } from "node:crypto";
+import { randomBytes, randomUUID } from "node:crypto";
 
 export interface Random {
   /** A number in [0, 1). */
@@ -12,6 +12,11 @@ export interface Random {
 }
 
 export const systemRandom: Random = { next: () => Math.random(), id: () => randomUUID() };
+
+/** Bytes that nobody can guess, for keys. They never come from a seed: no simulated run makes keys. */
+export function unguessableBytes(count: number): Uint8Array {
+  return randomBytes(count);
+}
 
 /** The same sequence for the same seed (mulberry32; not for secrets). */
 export function seededRandom(seed: number): Random {

@@ -9,6 +9,7 @@
  * Not here: reading rows (rows/), matching requests (proxy/route.ts).
  */
 import { assert, present } from "../core/assert.ts";
+import { checkFiles, type KeyRepository, type SameSetting } from "./settings.ts";
 
 /**
  * Wire type of a column; "?" at the end means it may be NULL. Both engines give the same wire value:
@@ -197,6 +198,10 @@ export interface ServiceDeclaration {
   readonly paths: PathRules;
   /** Keys to delete from the site's memcached after rows changed: cache regions of the service, by name. */
   readonly cacheRegions?: Readonly<Record<string, string>>;
+  /** Folders of keys that every cloud must have alike. */
+  readonly keyRepositories?: readonly KeyRepository[];
+  /** Settings of the service's configuration file that must be alike; none of them is secret. */
+  readonly sameSettings?: readonly SameSetting[];
   /** Error body of the service: status, title and message to JSON text. */
   readonly errorShape: "keystone" | "nova" | "neutron" | "glance";
 }
@@ -374,6 +379,7 @@ export function defineService(declaration: ServiceDeclaration): Service {
   }
   checkKinds(declaration);
   checkRoutes(declaration);
+  checkFiles(declaration);
   for (const { on, touches } of declaration.captures) for (const touch of touches) checkTouch(declaration, on, touch);
   const kinds = new Map<string, Kind>();
   for (const [rank, name] of rankedKinds(parentsOf).entries()) {

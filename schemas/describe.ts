@@ -4,6 +4,7 @@
  * Not here: column-by-column listings, which the table files already are.
  */
 import { SITE_COUNTER_FIRST, type Kind, type Service, type Source, type Table, type Touch } from "./define.ts";
+import { settingName } from "./settings.ts";
 
 const code = (text: string): string => `\`${text}\``;
 const row = (...cells: readonly string[]): string => `| ${cells.map((cell) => cell.replaceAll("|", "\\|")).join(" | ")} |`;
@@ -107,5 +108,15 @@ export function describeService(service: Service): string {
     tableOfRows(["Call", "Because"], service.leaves.map((leave) => [code(leave.on), leave.because])),
     "## Cache regions",
     tableOfRows(["Region", "memcached key"], Object.entries(service.cacheRegions ?? {}).map(([name, key]) => [name, code(key)])),
+    "## Key repositories",
+    "Folders of keys that the centre's daemon seals for each site, by the settings that name them.",
+    tableOfRows(["Repository", "Folder, unless set", "Keys left at least", "Rotated by Holdfast"],
+      (service.keyRepositories ?? []).map(({ name, folder, keysMax, rotatedOtherwise }) => [code(name),
+        `${code(settingName(folder))}, ${code(folder.byDefault)}`, `${code(settingName(keysMax))}, ${keysMax.byDefault}`,
+        rotatedOtherwise === undefined ? "yes" : `no: ${rotatedOtherwise}`])),
+    "## Settings that must be alike",
+    tableOfRows(["Setting", "Unless set", "Compared as", "Because, when it differs,"],
+      (service.sameSettings ?? []).map((each) => [code(settingName(each)), each.byDefault === "" ? "" : code(each.byDefault),
+        each.as, each.because])),
   ].join("\n\n") + "\n";
 }

@@ -1,6 +1,7 @@
 /**
  * Keystone (identity), release Zed: which rows travel, how they group into aggregates, what stays at each site.
- * Tables are in keystone-tables.ts, calls in keystone-calls.ts; docs/reference/keystone.md is generated from all three.
+ * Tables are in keystone-tables.ts, calls in keystone-calls.ts, files in keystone-settings.ts; docs/reference/keystone.md is
+ * generated from all of them.
  *
  * An aggregate is what one person changes at a time and stays bounded: a user without its grants and memberships, a project
  * without what points at it. Ids and the database's own counters are copied as they are, so a token issued at one site means
@@ -11,6 +12,7 @@
  */
 import { defineService, type KindDeclaration, type Service, type Urgency } from "./define.ts";
 import { KEYSTONE_ANYWHERE, KEYSTONE_CAPTURES, KEYSTONE_LEAVES } from "./keystone-calls.ts";
+import { KEYSTONE_KEY_REPOSITORIES, KEYSTONE_SAME_SETTINGS } from "./keystone-settings.ts";
 import { KEYSTONE_TABLES, ROOT_DOMAIN } from "./keystone-tables.ts";
 
 /** A kind of one table, named by its primary key. */
@@ -117,5 +119,7 @@ export const keystone: Service = defineService({
     "id mapping": "aa83dd6e4c01fa81596d94f21b73f6f8b786529b",
     "receipts": "99378388c776e02cd2568956b1e531c3455e7eb5",
   },
+  keyRepositories: KEYSTONE_KEY_REPOSITORIES,
+  sameSettings: KEYSTONE_SAME_SETTINGS,
   errorShape: "keystone",
 });

@@ -9,8 +9,8 @@ import { at, codeIn, importsOf, inNodes, roomOf, type Finding, type Import, type
 
 /** Rooms and their levels: a file imports from its own room and from rooms of a strictly lower level. */
 const LEVELS: Readonly<Record<string, number>> = {
-  core: 0, schemas: 1, rows: 2, feed: 2, config: 2, admin: 2, capture: 3, records: 3, proxy: 4, syncd: 4, audit: 4, control: 4,
-  cli: 5, lab: 6, tests: 6, bench: 6,
+  core: 0, schemas: 1, rows: 2, feed: 2, config: 2, admin: 2, files: 2, capture: 3, records: 3, proxy: 4, syncd: 4, audit: 4,
+  control: 4, cli: 5, lab: 6, tests: 6, bench: 6,
 };
 
 /** Rooms of the same level that may be used nevertheless: tests and benchmarks run in the lab. */
@@ -100,10 +100,11 @@ const PRIVILEGES: readonly Privilege[] = [
     where: new RegExp("^(?:proxy/(?:server|forward|upstream|peek)|admin/(?:server|operations)|records/api|cli/.*"
       + "|syncd/memcached)\\.ts$") },
   { what: "the stream server", where: /^feed\/(?:jetstream[\w-]*|answers|keeper|link|reading|settings)\.ts$/,
-    modules: /^@nats-io\// },
+    modules: /^@nats-io\/(?!nkeys$)/ },
+  { what: "seeds and sealing", where: /^files\/sealing\.ts$/, modules: /^@nats-io\/nkeys$/ },
   { what: "database drivers", where: /^rows\/(?:postgres|mariadb|relational[\w-]*)\.ts$/,
     modules: /^(?:sequelize|pg|mysql2|tedious)(?:\/|$)/ },
-  { what: "files", where: /^(?:config\/load\.ts|proxy\/journal-file\.ts|admin\/tls-files\.ts|cli\/.*)$/,
+  { what: "files", where: /^(?:config\/load\.ts|proxy\/journal-file\.ts|admin\/tls-files\.ts|files\/disk\.ts|cli\/.*)$/,
     modules: /^(?:node:)?fs(?:\/promises)?$/ },
   { what: "child processes", where: /^$/, modules: /^(?:node:)?(?:child_process|worker_threads|cluster)$/ },
 ];
